@@ -18,7 +18,7 @@ TESTS ?= tests/slurm_cluster tests/slurm $(wildcard $(addprefix tests/,operators
 # Isolates the commands from the shell's Python and Airflow settings.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
 
-.PHONY: help demo test quick test-slurm bench drill up down check format constraints clean checkout python
+.PHONY: help demo docs test quick test-slurm bench drill walk up down check format constraints clean checkout python
 
 help: checkout ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -27,8 +27,13 @@ demo: python ## create the environments and run the example DAG with `airflow da
 	@$(environments) airflow digits
 	@$(bin)/python .dev/demo.py
 
+docs: python ## build the documentation into build/site; a warning is an error
+	@$(environments) docs
+	NO_MKDOCS_2_WARNING=1 build/venv/docs/bin/python -m mkdocs build --strict
+	@echo "docs: build/site/index.html; for the search box: $(PYTHON) -m http.server --bind 127.0.0.1 --directory build/site"
+
 test: check ## create the environments, check the code and run all tests (ARGS="-k name" goes to pytest)
-	@$(environments) digits
+	@$(environments) digits docs
 	@mkdir -p build/tmp
 	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(pytest) $(ARGS)
 
@@ -44,7 +49,7 @@ test-slurm: python ## run the Slurm tests (SLURM=24.11 for that version, as root
 	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(if $(PROCTRACK),SEWER_TEST_PROCTRACK=$(PROCTRACK)) \
 	    $(if $(SLURM),$(bin)/python .dev/slurm_versions.py $(SLURM)) $(pytest) $(TESTS) $(ARGS)
 
-bench: python ## compare costs with other packages and update the README's table (ARGS="parse" for one part)
+bench: python ## compare costs with other packages and update the table of docs/explanation/performance.md (ARGS="parse" for one part)
 	@$(environments) airflow-test
 	@$(environments) peers || echo 'bench: continuing without the environments that could not be created' >&2
 	@cd .dev && exec ../$(bin)/python -m bench $(ARGS)
@@ -52,6 +57,10 @@ bench: python ## compare costs with other packages and update the README's table
 drill: python ## kill and stop processes of Airflow and Slurm for 10 minutes, and count broken guarantees (ARGS="--tasks 12")
 	@$(environments) airflow-test
 	@cd .dev && exec ../$(bin)/python -m drill $(ARGS)
+
+walk: python ## print the functions that a parameter and a product path pass in one Slurm task, for short ways in the code
+	@$(environments) airflow-test
+	@exec $(bin)/python .dev/walk.py
 
 up: python ## start docker-compose.yaml: Airflow and a Slurm cluster in containers
 	@exec "$(PYTHON)" .dev/containers.py up

@@ -45,6 +45,7 @@ ENVIRONMENTS = {
     "airflow": Environment("airflow", "./"),
     "airflow-test": Environment("airflow", "./[test]"),
     "digits": Environment("digits", "./dags/digits"),
+    "docs": Environment("docs", "./[docs]"),
 }
 PEERS = {"cosmos": ("apache-airflow", "astronomer-cosmos"), "sewerpipe": ("sewerpipe",), "depio": ("depio",)}
 ENVIRONMENTS.update({name: Environment(name, "", PEERS[name], f".dev/peers/{name}.txt") for name in PEERS})
@@ -255,8 +256,8 @@ HEADER = """\
 def write_constraints() -> None:
     """Write the newest versions: of this package's environments, which share them, and of each peer."""
     building = [needed for project in (".", "dags/digits") for needed in pyproject(project)["build-system"]["requires"]]
-    own = ["./[test]", "./dags/digits", "uv", "editables", *building]
-    resolve(CONSTRAINTS, own, "the environments in build/venv are", "this package, its tests and dags/digits")
+    own = ["./[test,docs]", "./dags/digits", "uv", "editables", *building]
+    resolve(CONSTRAINTS, own, "the environments in build/venv are", "this package, its tests, docs and dags/digits")
     for name, packages in PEERS.items():
         # The same Airflow, where there is one.
         same = ["--constraints", CONSTRAINTS] if "apache-airflow" in packages else []

@@ -6,6 +6,7 @@ integration into Airflow is in :mod:`airflow_provider_sewer.task_group` and the 
 
 from __future__ import annotations
 
+from airflow_provider_sewer.core.chain import run
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.paths import Dependency, External, Product
 from airflow_provider_sewer.core.placeholders import Ignored
@@ -30,6 +31,7 @@ __all__ = [
     "get_tasks_from_module",
     "load_module",
     "load_workflow",
+    "run",
     "task",
     "workflow",
 ]

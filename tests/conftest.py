@@ -42,7 +42,7 @@ MARKS = {
 }
 #: The folders of tests above the Airflow line, which all import Airflow.
 AIRFLOW = {"airflow", "containers", "dags", "decorators", "hooks", "links", "operators", "task_group", "triggers"}
-AIRFLOW |= {"test_formats_in_airflow.py", "test_products_in_airflow.py", "test_readme.py", "test_task_group.py"}
+AIRFLOW |= {"test_docs.py", "test_formats_in_airflow.py", "test_products_in_airflow.py", "test_task_group.py"}
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 
@@ -111,6 +111,15 @@ def digits_python() -> Path:
     python = ROOT / "build" / "venv" / "digits" / "bin" / "python"
     if not python.exists():
         pytest.skip("the digits environment is missing; `make test` makes it")
+    return python
+
+
+@pytest.fixture(scope="session")
+def docs_python() -> Path:
+    """Return the interpreter of the environment that builds the documentation."""
+    python = ROOT / "build" / "venv" / "docs" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("the docs environment is missing; `make docs` makes it")
     return python
 
 

@@ -1,4 +1,4 @@
-"""The benchmark runs, and the README shows its figures. Durations are not tested."""
+"""The benchmark runs, and the documentation shows its figures. Durations are not tested."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
 sys.path.insert(0, str(ROOT / ".dev"))
 from bench import __main__ as bench  # noqa: E402
-from bench.rows import Figure, Row, names_in, table  # noqa: E402
+from bench.rows import Figure, Row, missed, names_in, table  # noqa: E402
 
 sys.path.remove(str(ROOT / ".dev"))
 
 
-def test_bench_readme_table_has_every_row():
-    """And no row of something that is not."""
-    shown = README.partition(bench.BEGIN)[2].partition(bench.END)[0]
+def test_bench_table_of_the_documentation_has_every_row():
+    """And no other row."""
+    shown = bench.PAGE.read_text().partition(bench.BEGIN)[2].partition(bench.END)[0]
     assert names_in(shown) == [(row.subject, row.peer) for row in bench.rows().values()]
 
 
@@ -34,10 +33,21 @@ def test_bench_table_shows_reason_of_cannot_run():
     ]
 
 
+def test_bench_table_shows_target_of_ratio():
+    """Beside the ratio, whether or not it is met."""
+    rows = {"a": Row("this", "that", at_most=1), "b": Row("this", "another", at_most=0.5)}
+    figures = {"a": Figure(1.0, 4.0), "b": Figure(3.0, 4.0)}
+    assert [line.split("|")[-2].strip() for line in table(rows, figures).splitlines()[2:]] == [
+        "0.25 (at most 1)",
+        "0.75 (at most 0.5)",
+    ]
+    assert missed(rows, figures) == ["this: 0.75, must be at most 0.5"]
+
+
 def test_bench_with_table_replaces_table():
     """The text around it stays."""
-    readme = f"before\n{bench.BEGIN}old\n{bench.END}after\n"
-    assert bench.with_table(readme, "new") == f"before\n{bench.BEGIN}\nnew\n{bench.END}after\n"
+    page = f"before\n{bench.BEGIN}old\n{bench.END}after\n"
+    assert bench.with_table(page, "new") == f"before\n{bench.BEGIN}\nnew\n{bench.END}after\n"
 
 
 @pytest.mark.slow

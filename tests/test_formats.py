@@ -27,16 +27,18 @@ from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.execution.failed_products import remove_failed
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
-from airflow_provider_sewer.execution.staged_products import read_record, write_record
+from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
+from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.slurm import job as slurm_job
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
-from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration
+from airflow_provider_sewer.slurm.arrays.registration import ArrayRegistration
 from airflow_provider_sewer.slurm.attempts import Attempt, Attempts, TaskInstance
 from airflow_provider_sewer.slurm.client import SlurmClient
-from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory, Monitor, StartRecord
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
+from airflow_provider_sewer.slurm.job_records import ExitRecord, Monitor, StartRecord
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
@@ -97,6 +99,11 @@ def job(folder: str) -> slurm_job.Job:
     return slurm_job.Job.of("4711", NAME, JobDirectory(folder), SlurmClient(), 1700000002.5)
 
 
+def event_again(fields: Any) -> Any:
+    job, result = JobResult.from_event(fields)
+    return result.to_event(job.to_dict())
+
+
 def read_task(folder: str) -> Any:
     task = load_task(JobDirectory(folder), Task("now", "today"))
     return task.name, task.call().argv, task.products, task.dependencies, task.settings.workdir
@@ -108,7 +115,8 @@ def task_of_record() -> Task:
 
 
 def read_products(folder: str) -> Any:
-    making, made_from = JobProducts(Task("t", "m", products=["/x/model.npz"]), JobDirectory(folder))._begun()
+    task = Task("t", "m", products=["/x/model.npz"])
+    making, made_from = JobProducts(TaskRunner(task, {}), JobDirectory(folder))._read()
     return making._folder.rpartition("making-")[2][9:], made_from
 
 
@@ -169,7 +177,7 @@ IN_JOB = {
         lambda folder: attempt(folder).record_intent("slurm", 1700000000.5, 1700000001.5),
     ),
     "job": Stored(
-        formats.JOB, "job.json", read_job, None, lambda folder: JobDirectory(folder).write_job(job(folder).to_data())
+        formats.JOB, "job.json", read_job, None, lambda folder: JobDirectory(folder).write_job(job(folder).to_dict())
     ),
     "task": Stored(
         formats.TASK, "task.json", read_task,
@@ -203,7 +211,7 @@ IN_JOB = {
     ),
     "cancelled": Stored(
         formats.CANCELLED, "cancelled", lambda folder: JobDirectory(folder).is_cleared, True,
-        lambda folder: JobDirectory(folder).cancel(is_cleared=True), False, False,
+        lambda folder: JobDirectory(folder).write_cancelled(is_cleared=True), False, False,
     ),
     "follower": Stored(
         formats.MONITOR, "monitor.json", lambda folder: JobDirectory(folder).read_monitor(), Monitor("c0ffee", 3),
@@ -218,12 +226,12 @@ IN_JOB = {
     ),
     "start": Stored(
         formats.START, "start.json", lambda folder: JobDirectory(folder).read_start(),
-        StartRecord("4711", 1, "n1", 99, 1700000003.5), None, None, None,
+        StartRecord(1, "n1", 99, 1700000003.5), None, None, None,
     ),
     "exit": Stored(
         formats.EXIT, "exit.json", read_exit,
         ExitRecord(
-            "4711", 1, "n1", "teardown", 0, None, 1700000003.5, 1700000009.5, 9, 0, [0, 9], -1, 2,
+            1, "n1", "teardown", 0, None, 1700000003.5, 1700000009.5, 9, 0, [0, 9], -1, 2,
             unsignalled=True, is_torn_down=True,
         ),
         None,

@@ -15,7 +15,8 @@ from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.core.formats import Format
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.operators import paths, xcom
-from airflow_provider_sewer.slurm.submitted_job import job_from_data, result_from_data, result_to_data
+from airflow_provider_sewer.slurm.job import Job
+from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.triggers.path import PathTrigger
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 from tests.test_formats import ENDING, NAME, RECORDS
@@ -52,19 +53,25 @@ class Instance:
         return [self.value]
 
 
+def event_again(fields: Any) -> Any:
+    """Read an event and write it again."""
+    job, result = JobResult.from_event(fields)
+    return result.to_event(job.to_dict())
+
+
 IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
-    "job_event": (formats.JOB_EVENT, lambda fields: result_to_data(*result_from_data(fields))),
+    "job_event": (formats.JOB_EVENT, event_again),
     "path_event": (
         formats.PATH_EVENT,
         lambda fields: paths.ExternalPathSensor(task_id="t", path="/in.csv").execute_complete({}, fields),
     ),
     "run_xcom": (
         formats.RUN,
-        lambda fields: xcom.pull_upstream_runs(["raw"], {"ti": Instance(fields)}, is_in_instances=False),  # type: ignore[typeddict-item]
+        lambda fields: xcom.pull_upstream_runs(["raw"], Instance(fields), is_in_instances=False),
     ),
     "stored_job": (
         formats.STORED_JOB,
-        lambda fields: str(job_from_data(formats.STORED_JOB.read("the store", fields)["job"])),
+        lambda fields: str(Job.from_dict(formats.STORED_JOB.read("the store", fields)["job"])),
     ),
 }  # fmt: skip
 READ = {
@@ -100,7 +107,7 @@ def test_data_of_airflow_without_a_key_raise(name: str, key: str) -> None:
 
 def test_trigger_event_names_class_of_its_error() -> None:
     """As an operator raises it."""
-    _, ending = result_from_data(in_airflow("job_event"))
+    _, ending = JobResult.from_event(in_airflow("job_event"))
 
     error = ending.as_error()
 

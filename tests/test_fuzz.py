@@ -22,7 +22,7 @@ from airflow_provider_sewer import Task
 from airflow_provider_sewer.cli.main import main
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
-from airflow_provider_sewer.execution.staged_products import read_record
+from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.slurm.attempts import Attempts, TaskInstance
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_spec import load_task
@@ -40,7 +40,8 @@ PATIENCE = 20
 LONGEST = 1500
 #: Replacements for a piece of an input.
 STRANGE = [
-    "", "0", "-1", "1e999", "9" * 5000, "NaN", "null", "true", "None", "True", "[]", "{}", "()", "''", '""', "[[[]]]",
+    "", "0", "-1", "1e999", "9" * 400, "9" * 5000, "NaN", "null", "true", "None", "True", "[]", "{}", "()", "''", '""',
+    "[[[]]]",
     "{1: 2}", "x" * 10_000, "'" + "y" * 10_000 + "'", "\x00", "\ud800", "\\", "\\ud800", "\t", "\r", "\n\n", "é", "🚰",
     "{{ ds }}", "{% raw %}", "{#", "{n}", "*", "&a", "*a", "!product", "!!python/object:os.system", "<<", "---", "...",
     "- " * 200, "[" * 2000, "{" * 2000, "(" * 300, "a: " * 50, ":", ",", "=", "+", "@", "~", "../..", "/dev/null", "/",

@@ -58,3 +58,10 @@ def test_import_contract_detects_wrong_import(tmp_path, file, line, broken):
     (tmp_path / PACKAGE.name / file).write_text(line)
 
     assert {name for name, state in lint(tmp_path).items() if state == "BROKEN"} == broken
+
+
+def test_only_cancellation_calls_the_cancellation_of_backends() -> None:
+    """It marks the job directory first, repeats, and logs."""
+    call = re.compile(r"cluster\.cancel\(|[\"']scancel[\"'], ")
+    callers = {path.name for path in PACKAGE.rglob("*.py") if call.search(path.read_text())}
+    assert callers == {"cancellation.py", "client.py"}

@@ -12,7 +12,7 @@ _POLLING = "one poll for each job"
 ROWS = {
     "jobs_sbatch": Row("submitting 1,000 mapped Slurm tasks as an array: `sbatch` calls", "one for each job", ""),
     "jobs_squeue": Row(f"{_WATCHING}: `squeue` calls", _POLLING, ""),
-    "jobs_cpu": Row(f"{_WATCHING}: CPU of the triggerer and of what it starts", _POLLING, "ms"),
+    "jobs_cpu": Row(f"{_WATCHING}: CPU of the triggerer and its child processes", _POLLING, "ms"),
     "jobs_controller": Row(f"{_WATCHING}: CPU of Slurm's controller", _POLLING, "ms"),
     "jobs_memory": Row("memory of the triggerer for these", "", "MB"),
     "jobs_delay": Row("from a job's end to the event that ends its task", "", "s"),

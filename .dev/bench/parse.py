@@ -14,11 +14,16 @@ from bench.rows import Figure, Row
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LOOP = "a loop of 1,000 `BashOperator`s"
 ROWS = {
-    "thousand": Row("1,000 tasks of a workflow file, tied as a tree", "a loop of 1,000 `BashOperator`s"),
-    "flat": Row("1,000 tasks without an edge", "a loop of 1,000 `BashOperator`s"),
+    "tree": Row("1,000 tasks of a workflow file, tied as a tree", _LOOP, at_most=1),
+    "chain": Row("1,000 tasks tied as a chain", _LOOP, at_most=1),
+    "flat": Row("1,000 tasks without an edge", _LOOP, at_most=1),
+    "tree again": Row("the tree, its workflow from the cache", _LOOP, at_most=1),
+    "chain again": Row("the chain, its workflow from the cache", _LOOP, at_most=1),
+    "flat again": Row("the tasks without an edge, their workflow from the cache", _LOOP, at_most=1),
     "cosmos": Row("the tree", "astronomer-cosmos: 1,000 models of a manifest, as a TaskGroup"),
-    "worker": Row("what a worker makes of the tree for one task", "the tree"),
+    "worker": Row("one task of the tree, as a worker builds it", "the tree"),
     "ten_thousand": Row("a tree of 10,000 tasks", "a loop of 10,000 `BashOperator`s"),
     "growth": Row("a tree of 10,000 tasks", "ten times that of 1,000"),
     "layers": Row("100 layers of 50 tasks, each tied to all of the next", "`BashOperator`s tied with `>>`"),
@@ -47,6 +52,26 @@ _BASH_TREE = """\
             if i:
                 tasks[(i - 1) // 2] >> task
             tasks.append(task)
+    """
+_CHAIN = """\
+    from airflow_provider_sewer import Task
+    before = None
+    for i in range(COUNT):
+        task = Task(f"task_{i}", "steps.work", {"number": i, "verbose": True})
+        if before:
+            before >> task
+        before = task
+    """
+_BASH_CHAIN = """\
+    from airflow.sdk import DAG
+    from airflow.providers.standard.operators.bash import BashOperator
+    with DAG("bench", schedule=None) as dag:
+        before = None
+        for i in range(COUNT):
+            task = BashOperator(task_id=f"task_{i}", bash_command=f"python -m steps.work --number {i} --verbose")
+            if before:
+                before >> task
+            before = task
     """
 _FLAT = """\
     from airflow_provider_sewer import Task
@@ -84,6 +109,8 @@ _BASH_LAYERS = """\
                 task >> layer
             before = layer
     """
+#: Workflow files of 1,000 tasks, and DAG files with the same tasks.
+_SHAPES = {"tree": (_TREE, _BASH_TREE), "chain": (_CHAIN, _BASH_CHAIN), "flat": (_FLAT, _BASH_FLAT)}
 _COSMOS = """\
     from airflow.sdk import DAG
     from cosmos import DbtTaskGroup, ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
@@ -111,20 +138,20 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
     often, seldom, twice = (1, 1, 1) if tiny else (9, 3, 2)
     with tempfile.TemporaryDirectory(prefix="sewer-bench-") as folder:
         home = Path(folder)
-        small = alternating(
-            {
-                "sewer": _sewer(home / "sewer", _TREE, thousand),
-                "bash": _bash(home / "bash", _BASH_TREE, thousand),
-                "sewer flat": _sewer(home / "sewer-flat", _FLAT, thousand),
-                "bash flat": _bash(home / "bash-flat", _BASH_FLAT, thousand),
-                "cosmos": _cosmos(home / "cosmos", thousand),
-                "worker": _sewer(home / "worker", _TREE, thousand, running="workflow.task_1"),
-            },
-            often,
-        )
+        sides = {
+            "cosmos": _cosmos(home / "cosmos", thousand),
+            "worker": _sewer(home / "worker", _TREE, thousand, running="workflow.task_1"),
+        }
+        for shape, (flow, dag) in _SHAPES.items():
+            sides |= {
+                shape: _sewer(home / shape, flow, thousand),
+                f"{shape} again": _sewer(home / f"{shape}-again", flow, thousand, again=True),
+                f"bash {shape}": _bash(home / f"bash-{shape}", dag, thousand),
+            }
+        small = alternating(sides, often)
         more = {
-            "sewer": _sewer(home / "sewer-large", _TREE, ten_thousand),
-            "bash": _bash(home / "bash-large", _BASH_TREE, ten_thousand),
+            "tree": _sewer(home / "sewer-large", _TREE, ten_thousand),
+            "bash tree": _bash(home / "bash-large", _BASH_TREE, ten_thousand),
         }
         large = small if tiny else alternating(more, seldom)  # the sizes are equal
         wide = alternating(
@@ -135,12 +162,12 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
             twice,
         )
     return {
-        "thousand": beside(small["sewer"], small["bash"]),
-        "flat": beside(small["sewer flat"], small["bash flat"]),
-        "cosmos": beside(small["sewer"], small["cosmos"]),
-        "worker": beside(small["worker"], small["sewer"]),
-        "ten_thousand": beside(large["sewer"], large["bash"]),
-        "growth": beside(large["sewer"], small["sewer"], times=ten_thousand / thousand),
+        **{shape: beside(small[shape], small[f"bash {shape}"]) for shape in _SHAPES},
+        **{f"{shape} again": beside(small[f"{shape} again"], small[f"bash {shape}"]) for shape in _SHAPES},
+        "cosmos": beside(small["tree"], small["cosmos"]),
+        "worker": beside(small["worker"], small["tree"]),
+        "ten_thousand": beside(large["tree"], large["bash tree"]),
+        "growth": beside(large["tree"], small["tree"], times=ten_thousand / thousand),
         "layers": beside(wide["sewer"], wide["bash"]),
     }
 
@@ -152,11 +179,14 @@ def _side(
     count: int,
     width: int = 1,
     running: str = "",
+    *,
+    again: bool = False,
 ) -> Side:
     """Return a side that parses a DAG file and checks its number of tasks.
 
     :param files: returns the DAG file and the files beside it.
     :param running: the id of the task whose worker parses the file, which creates only this task.
+    :param again: whether to measure the second time that the process parses it.
     """
     for size, place in (((count, width), folder / "dag"), ((2, min(2, width)), folder / "warm-up")):
         place.mkdir(parents=True)
@@ -164,7 +194,7 @@ def _side(
             (place / name).write_text(dedent(text))
 
     def run() -> float:
-        dags = folder / "dag" / "dag.py", folder / "warm-up" / "dag.py"
+        dags = folder / "dag" / "dag.py", folder / ("dag" if again else "warm-up") / "dag.py"
         worker = {"_AIRFLOW_PARSING_CONTEXT_DAG_ID": "bench", "_AIRFLOW_PARSING_CONTEXT_TASK_ID": running}
         env = _quiet(folder) | (worker if running else {})
         found = run_side(python_of(environment), "parse", *dags, env=env, cwd=folder)
@@ -176,7 +206,7 @@ def _side(
     return run
 
 
-def _sewer(folder: Path, flow: str, count: int, width: int = 1, running: str = "") -> Side:
+def _sewer(folder: Path, flow: str, count: int, width: int = 1, running: str = "", *, again: bool = False) -> Side:
     return _side(
         folder,
         "airflow",
@@ -184,6 +214,7 @@ def _sewer(folder: Path, flow: str, count: int, width: int = 1, running: str = "
         count,
         width,
         running,
+        again=again,
     )
 
 

@@ -14,11 +14,13 @@ class Row(NamedTuple):
     :param subject: the measured work of this package.
     :param peer: the alternative it is compared with.
     :param unit: unit of both figures; a key of :data:`_DIGITS`.
+    :param at_most: target for the ratio of both figures.
     """
 
     subject: str
     peer: str
     unit: str = "s"
+    at_most: float | None = None
 
 
 class Figure(NamedTuple):
@@ -33,11 +35,16 @@ class Figure(NamedTuple):
     there: float | None = None
     cannot: str = ""
 
+    @property
+    def ratio(self) -> float | None:
+        """Return the ratio of both figures, as shown."""
+        return round(self.here / self.there, 2) if self.here is not None and self.there else None
+
 
 #: Number of decimals; values below 1 get one more.
 _DIGITS = {"s": 2, "ms": 0, "MB": 0, "": 0}
 
-HEAD = ("What", "Here", "Beside it", "There", "Here / there")
+HEAD = ("Work", "Here", "Beside it", "There", "Here / there")
 
 
 def table(rows: Mapping[str, Row], figures: Mapping[str, Figure]) -> str:
@@ -56,8 +63,18 @@ def names_in(text: str) -> list[tuple[str, str]]:
 
 def _cells(row: Row, figure: Figure) -> tuple[str, ...]:
     there = figure.cannot or _shown(figure.there, row.unit)
-    ratio = f"{figure.here / figure.there:.2f}" if figure.here is not None and figure.there else ""
-    return row.subject, _shown(figure.here, row.unit), row.peer, there, ratio
+    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    target = "" if row.at_most is None or not ratio else f" (at most {row.at_most:g})"
+    return row.subject, _shown(figure.here, row.unit), row.peer, there, ratio + target
+
+
+def missed(rows: Mapping[str, Row], figures: Mapping[str, Figure]) -> list[str]:
+    """Return a line for each row whose ratio is above its target."""
+    return [
+        f"{row.subject}: {ratio:.2f}, must be at most {row.at_most:g}"
+        for key, row in rows.items()
+        if row.at_most is not None and key in figures and (ratio := figures[key].ratio or 0) > row.at_most
+    ]
 
 
 def _shown(value: float | None, unit: str) -> str:

@@ -32,7 +32,6 @@ from airflow_provider_sewer.slurm.attempts import TaskInstance  # noqa: E402
 from airflow_provider_sewer.slurm.job_directory import JobDirectory  # noqa: E402
 from airflow_provider_sewer.slurm.job_runner import JobRunner  # noqa: E402
 from airflow_provider_sewer.slurm.job_spec import JobSpec  # noqa: E402
-from airflow_provider_sewer.slurm.submitted_job import job_to_data  # noqa: E402
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger  # noqa: E402
 from tests.slurm_cluster.cluster import SlurmCluster  # noqa: E402
 
@@ -96,7 +95,7 @@ def _registered(jobs: int, folder: Path) -> Iterator[SlurmJobTrigger]:
         for index in range(jobs):
             planned = JobSpec(TaskInstance("bench", "run", "task", index, "0"), task, slurm, {}, 5.0, expected=jobs)
             waiting = JobRunner(planned, lambda *_: None, lambda _: None).submit_or_reattach()
-            trigger = SlurmJobTrigger(job_to_data(waiting), "module", slurm_to_data(slurm._replace(slurm={})))
+            trigger = SlurmJobTrigger(waiting.to_dict(), "module", slurm_to_data(slurm._replace(slurm={})))
             trigger.trigger_id = index
             yield trigger
 

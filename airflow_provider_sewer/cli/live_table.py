@@ -7,12 +7,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+import click
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.events import Outcome, TaskState, duration_text
 from airflow_provider_sewer.execution.output import printable
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class _Row(NamedTuple):
 
 def live_console() -> Console | None:
     """Return the terminal, if it can redraw a table."""
-    console = Console()
+    context = click.get_current_context(silent=True)
+    console = Console(no_color=True if context is not None and context.color is False else None)
     return console if console.is_terminal and not console.is_dumb_terminal else None
 
 
@@ -132,4 +134,4 @@ class LiveTable:
 
 def _clock(row: _Row) -> str:
     seconds = time.monotonic() - row.began if row.state is TaskState.RUNNING else row.seconds
-    return f"{seconds:.1f} s" if seconds else ""
+    return duration_text(seconds)

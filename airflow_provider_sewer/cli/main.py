@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import shlex
 import signal
 import sys
 from contextlib import suppress
@@ -14,11 +15,12 @@ import click
 
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
+from airflow_provider_sewer.cli.help import OUTPUT, SLURM, Command, completed, is_given, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
+    COLOR,
     EXCLUDE,
-    FILE,
     JOBS,
     LIMIT,
     SELECT,
@@ -26,11 +28,14 @@ from airflow_provider_sewer.cli.options import (
     RunRequest,
     WorkflowFile,
     file_options,
+    given_file,
+    optional_file,
     run_options,
+    workflow_file,
 )
 from airflow_provider_sewer.core.errors import SewerError, with_short_values
 from airflow_provider_sewer.core.selection import selected
-from airflow_provider_sewer.core.task import RUN_ON
+from airflow_provider_sewer.core.task_fields import RUN_ON
 from airflow_provider_sewer.loaders.workflow_files import load_workflow, schema_of_stages
 
 if TYPE_CHECKING:
@@ -39,6 +44,8 @@ if TYPE_CHECKING:
 
 class _Commands(click.Group):
     """Command group that reports user errors with a message and exit code 2, never with a traceback."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
         _prepare_streams()
@@ -66,51 +73,95 @@ class _Commands(click.Group):
             gc.freeze()  # the process ends now; a last garbage collection would only take time
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sppe")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Run, show and convert workflows of Python modules.
+
+    \b
+    Examples:
+      sppe init                               write a first workflow
+      sppe show flow.py                       print the graph
+      sppe run flow.py -n                     check all, print the commands
+      sppe run flow.py                        run the workflow
+      sppe run flow.py --resume               run the tasks that have not succeeded
+      sppe status flow.py                     show the last run
+      sppe logs TASK -f                       follow the log of a task
+    sppe report -o report.html              graph, timeline and usage of the last run
+      sppe run flow.py --on slurm --slurm partition=gpu
+      sppe convert flow.py --to vscode        debug a task in VS Code
 
     Exit codes: 0 all tasks succeeded, 1 a task failed, 2 no task was started because the file or the
     command line is invalid, 130 and 143 after Ctrl-C and SIGTERM.
-    """
+
+    \b
+    Shell completion, in the start file of the shell:
+      bash  eval "$(_SPPE_COMPLETE=bash_source sppe)"
+      zsh   eval "$(_SPPE_COMPLETE=zsh_source sppe)"
+      fish  _SPPE_COMPLETE=fish_source sppe | source
+    """  # noqa: D301 - click reads the character \b
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
-_ON = click.option(
+_ON = option(
     "--on",
+    group=SLURM,
+    setting="run_on",
     default="local",
     type=click.Choice(RUN_ON),
     show_default=True,
     help="Run tasks on this machine, or as Slurm jobs unless they set run_on='local'.",
 )
-_SLURM = click.option(
-    "--slurm", multiple=True, metavar="K=V", help="Slurm parameter for tasks that do not set it. Repeatable."
+_SLURM = option(
+    "--slurm",
+    group=SLURM,
+    setting="slurm",
+    multiple=True,
+    metavar="K=V",
+    callback=completed,
+    help="Slurm parameter for tasks that do not set it. Repeatable.",
 )
 
 
 @main.command()
 @run_options
 @LIMIT
-@click.option(
+@option(
     "-j",
     "at_once",
+    setting="concurrent_tasks",
+    metavar="N",
     type=click.IntRange(min=1),
     help="Maximum number of concurrent tasks. [default: number of processors; all jobs]",
 )
 @_ON
 @_SLURM
-@click.option(
-    "--run-dir", type=click.Path(), help="Folder for job directories, visible to all nodes. [default: ~/.sewer/runs]"
+@option(
+    "--run-dir",
+    group=SLURM,
+    setting="run_dir",
+    type=click.Path(),
+    help="Folder for job directories, visible to all nodes. [default: ~/.sewer/runs]",
 )
-@click.option(
+@option(
     "--ahead",
+    group=SLURM,
     is_flag=True,
     help="Submit jobs at once, with afterok dependencies. Jobs that need products or results of others, or may be "
     "up to date, are submitted later.",
 )
-@click.option(
-    "--log-dir", type=click.Path(), help="Folder for the log files of tasks. [default: one below .sewer/logs]"
+@option(
+    "--log-dir",
+    setting="log_dir",
+    type=click.Path(),
+    help="Folder for the log files of tasks. [default: one below .sewer/logs]",
 )
+@option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print only warnings and failures.")
+@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print each line, command and folder; no live table.")
+@COLOR
+@option("-n", "--dry-run", is_flag=True, help="Make all checks, print the commands of the tasks, and run none.")
 def run(
     request: RunRequest,
     limits: dict[str, int],
@@ -120,6 +171,9 @@ def run(
     run_dir: str | None,
     ahead: bool,
     log_dir: str | None,
+    dry_run: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Run a workflow; each task starts when its upstream tasks have succeeded."""
     from airflow_provider_sewer.cli.run_command import RunOptions, run_in_terminal
@@ -132,8 +186,15 @@ def run(
         limits=limits,
         log_dir=log_dir,
         slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead),
+        verbosity=verbose - quiet,
     )
-    sys.exit(run_in_terminal(request.file.workflow(), options.settings_here(request.settings), options))
+    settings = options.settings_here(request.settings)
+    if dry_run:
+        from airflow_provider_sewer.cli.dry_run import explain
+
+        click.echo(explain(request.file.workflow(), settings, options, has_commands=True))
+    else:
+        sys.exit(run_in_terminal(request.file.workflow(), settings, options))
 
 
 @main.command()
@@ -143,53 +204,198 @@ def run(
 def explain(request: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
     """Show for each task whether it would run, and the reason; for a Slurm job also its interpreter.
 
-    No task is started.
+    The checks are those of a run. No task is started.
     """
-    from airflow_provider_sewer.cli.run_command import RunOptions, explain
+    from airflow_provider_sewer.cli.dry_run import explain
+    from airflow_provider_sewer.cli.run_command import RunOptions
 
     jobs = _slurm(slurm, None, is_enabled=on == "slurm", is_ahead=False)
     options = RunOptions(
         request.selection, request.resume, request.state, jobs=None, limits={}, log_dir=None, slurm=jobs
     )
-    click.echo(explain(request.file.workflow(), options.settings_here(request.settings), options))
+    settings = options.settings_here(request.settings)
+    click.echo(explain(request.file.workflow(), settings, options, has_commands=False))
 
 
 @main.command()
 @file_options
-@click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="Target format.")
-@click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
-@click.option("--print-only", is_flag=True, help="Print a complete new file instead of writing one.")
-@click.option("--launch-json-version", default="0.2.0", show_default=True)
+@option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="Target format.")
+@option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
+@option("--print-only", is_flag=True, help="Print a complete new file instead of writing one.")
+@option("--launch-json-version", default="0.2.0", show_default=True)
 def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_version: str) -> None:
     """Write debug configurations for all tasks of a file, or of one workflow.
 
-    Other content of launch.json is kept.
+    Other content of launch.json is kept. A result of another task is that of the last run; a task with a value that no
+    run has saved is named, gets no configuration, and makes the exit code 1.
     """
-    from airflow_provider_sewer.exporters import vscode
+    from airflow_provider_sewer.cli.convert import convert
 
-    tasks = file.tasks()
-    if print_only:
-        click.echo(vscode.launch_json(tasks, launch_json_version), nl=False)
-    else:
-        vscode.write_launch_json(output, tasks, launch_json_version)
-        click.echo(f"Wrote {len(tasks)} configurations to {output}", err=True)
-        if names := vscode.variables_needed(tasks):
-            write_message(
-                f"sppe: secrets are omitted; VS Code takes {', '.join(names)} from the environment it is started in"
-            )
+    sys.exit(convert(file.tasks(), file.path, None if print_only else output, launch_json_version))
 
 
 @main.command()
 @file_options
 @SELECT
 @EXCLUDE
-@click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
+@option(
+    "--format",
+    "form",
+    default="tree",
+    type=click.Choice(["tree", "json", "mermaid", "svg", "html"]),
+    show_default=True,
+)
 def show(file: WorkflowFile, select: tuple[str, ...], exclude: tuple[str, ...], form: str) -> None:
     """Print the graph of a workflow without running it."""
-    from airflow_provider_sewer.exporters import diagram, workflow_json
+    from airflow_provider_sewer.exporters import diagram, svg, workflow_json
 
-    forms = {"tree": diagram.to_tree, "json": workflow_json.to_json, "mermaid": diagram.to_mermaid}
+    forms = {
+        "tree": diagram.to_tree,
+        "json": workflow_json.to_json,
+        "mermaid": diagram.to_mermaid,
+        "svg": svg.workflow_svg,
+        "html": svg.workflow_html,
+    }
     click.echo(forms[form](selected(file.workflow(), select or None, exclude)).rstrip("\n"))
+
+
+_STATE = option("--state", type=click.Path(), help="State file of the run. [default: the latest in .sewer/state]")
+
+
+@main.command()
+@optional_file
+@WORKFLOW
+@_STATE
+@COLOR
+def status(workflow: str | None, state: str | None) -> None:
+    """Show the last run: its tasks, their states and the reasons of failures.
+
+    Without FILE, it is the last run in this folder.
+    """
+    from airflow_provider_sewer.cli import last_run
+
+    click.echo(last_run.status(last_run.Request(given_file(), workflow, state)))
+
+
+@main.command()
+@click.argument("task")
+@optional_file
+@WORKFLOW
+@_STATE
+@option("-f", "--follow", is_flag=True, help="Print further lines as they come, until the task has ended.")
+def logs(task: str, workflow: str | None, state: str | None, follow: bool) -> None:
+    """Print the log of a task in the last run.
+
+    Without FILE, it is the last run in this folder.
+    """
+    from airflow_provider_sewer.cli import last_run
+
+    last_run.print_log(last_run.Request(given_file(), workflow, state), task, follows=follow)
+
+
+@main.command()
+@option(
+    "--older-than",
+    "days",
+    default=30,
+    metavar="DAYS",
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="Remove only files without a change for this number of days.",
+)
+@option(
+    "--run-dir",
+    setting="run_dir",
+    default="~/.sewer/runs",
+    type=click.Path(),
+    show_default=True,
+    help="Folder for job directories.",
+)
+@option("-y", "--yes", is_flag=True, help="Remove without a question.")
+def clean(days: int, run_dir: str, yes: bool) -> None:
+    """Remove old logs and states in .sewer, and old job directories, after a preview and a question.
+
+    Nothing that a running sppe or a job uses is removed. Without its state, a workflow cannot be resumed.
+    """
+    from airflow_provider_sewer.cli import clean
+
+    run_dir = os.path.abspath(os.path.expanduser(run_dir))
+    found = clean.leftovers(run_dir, days)
+    for each in found:
+        click.echo(str(each))
+    if not found:
+        click.echo(f"Nothing is older than {days} days")
+        return
+    question = f"Remove them ({clean.size_text(sum(each.size for each in found))})?"
+    if not yes and not sys.stdin.isatty():
+        click.echo("Pass --yes to remove them")
+    elif yes or click.confirm(question):
+        clean.remove(found, run_dir)
+        click.echo(f"Removed {len(found)}")
+
+
+@main.command()
+@optional_file
+def config() -> None:
+    """Show each setting, its value and the place that it comes from.
+
+    Settings are in the table [tool.sewer] of pyproject.toml, or in sewer.toml, in the folder of FILE or the nearest one
+    above. The command line has precedence over variables such as SEWER_RUN_DIR, and these over the file.
+    """
+    from airflow_provider_sewer.cli.config import listed
+
+    click.echo(listed(given_file()))
+
+
+@main.command()
+@click.argument("folder", default=".", type=click.Path())
+def init(folder: str) -> None:
+    """Write a first workflow, its DAG and an .airflowignore into FOLDER, the current one by default."""
+    from airflow_provider_sewer.cli.init import write_first_workflow
+
+    for path in write_first_workflow(folder):
+        click.echo(f"Wrote {path}")
+    start = "" if folder == "." else f"cd {shlex.quote(folder)} && "
+    click.echo(f"Next: {start}sppe show flow.py && sppe run flow.py")
+
+
+@main.command()
+@click.argument("run", required=False, type=click.Path())
+@option("-o", "--output", type=click.Path(), help="Output file. [default: stdout]")
+@option("--format", "form", type=click.Choice(["html", "json", "tsv"]), help="[default: from --output, or html]")
+def report(run: str | None, output: str | None, form: str | None) -> None:
+    """Report on a run: graph, timeline, used and requested resources, failures.
+
+    RUN is the log folder of a run, or a workflow file for its latest run. By default it is the latest run below
+    .sewer/logs.
+    """
+    from airflow_provider_sewer.cli import report_command
+    from airflow_provider_sewer.exporters.text_files import replace_text
+
+    form = form or (os.path.splitext(output or "")[1].lstrip(".") if output else "html")
+    if form not in report_command.FORMATS:
+        raise click.UsageError(f"--format must be html, json or tsv, got {form!r}")
+    record = report_command.find_run(run, os.path.join(".sewer", "logs"))
+    text = report_command.report(record, form, os.path.dirname(os.path.abspath(output or "report")))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        replace_text(output, text)
+        click.echo(f"Wrote {output}", err=True)
+
+
+@main.command()
+@workflow_file
+@option("--since", metavar="TIME", help="Only later runs: a date, or a duration such as 7d or 12h.")
+@option("--format", "form", default="text", type=click.Choice(["text", "tsv"]), show_default=True)
+def usage(path: str, since: str | None, form: str) -> None:
+    """Show requested and used resources of the jobs of a workflow file, and suggest smaller requests.
+
+    It reads the records of the runs below .sewer/logs and changes nothing.
+    """
+    from airflow_provider_sewer.cli import report_command
+
+    click.echo(report_command.usage(path, os.path.join(".sewer", "logs"), since, form), nl=False)
 
 
 @main.command()
@@ -199,12 +405,12 @@ def schema() -> None:
 
 
 @main.command()
-@FILE
+@workflow_file
 @WORKFLOW
 @ARGUMENTS
 @JOBS
 @LIMIT
-@click.option("--make", is_flag=True, help="Run the printed commands with the airflow executable on PATH.")
+@option("--make", is_flag=True, help="Run the printed commands with the airflow executable on PATH.")
 def pools(
     path: str,
     workflow: str | None,
@@ -214,8 +420,6 @@ def pools(
     make: bool,
 ) -> None:
     """Print the commands that create Airflow pools for the resources of tasks."""
-    import shlex
-
     from airflow_provider_sewer.cli.pools import make_pools, pool_commands
 
     commands = pool_commands(load_workflow(path, workflow, jobs=jobs, arguments=arguments), limits)
@@ -227,9 +431,9 @@ def pools(
 
 def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_enabled: bool, is_ahead: bool) -> WorkflowJobs | None:
     if not is_enabled:
-        for option, value in (("--slurm", pairs), ("--run-dir", run_dir), ("--ahead", is_ahead)):
-            if value:
-                raise click.UsageError(f"{option} requires --on slurm")
+        for name in ("slurm", "run_dir", "ahead"):
+            if is_given(name):
+                raise click.UsageError(f"--{name.replace('_', '-')} requires --on slurm")
         return None
     from airflow_provider_sewer.cli.slurm_options import SbatchVariables, slurm_settings
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs

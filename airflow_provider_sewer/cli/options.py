@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from airflow_provider_sewer.cli.help import FILE, META_FILE, OUTPUT, PROCESS, TASKS, completed, is_given, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import From
@@ -25,56 +26,112 @@ if TYPE_CHECKING:
 _AMOUNT = re.compile("0*[1-9][0-9]{0,8}")
 _Command = Callable[..., Any]
 
-FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
-WORKFLOW = click.option("-w", "--workflow", help="Name of the workflow, if the file defines several.")
-ARGUMENTS = click.option(
+
+def _take_file(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    if META_FILE in ctx.meta:
+        raise click.UsageError(f"the workflow file is given twice, as {ctx.meta[META_FILE]} and {value}", ctx)
+    ctx.meta[META_FILE] = value
+
+
+def given_file() -> str | None:
+    """Return the workflow file of the command line, if it has one."""
+    return click.get_current_context().meta.get(META_FILE)
+
+
+def workflow_file(command: _Command) -> _Command:
+    """Add the workflow file, as an argument or as ``-p``; the command gets it as ``path``."""
+
+    def read(**more: Any) -> Any:
+        path = given_file()
+        if path is None:
+            raise click.UsageError("Missing argument 'FILE', the workflow file.", click.get_current_context())
+        return command(path=path, **more)
+
+    return optional_file(functools.wraps(command)(read))
+
+
+def optional_file(command: _Command) -> _Command:
+    """Add the workflow file, which the command reads with :func:`given_file`."""
+    common: dict[str, Any] = {"type": click.Path(), "expose_value": False, "is_eager": True, "callback": _take_file}
+    by_option = option("-p", "--path", group=FILE, **common, help="The workflow file; the same as FILE.")
+    return click.argument("file", required=False, **common)(by_option(command))
+
+
+WORKFLOW = option("-w", "--workflow", group=FILE, help="Name of the workflow, if the file defines several.")
+ARGUMENTS = option(
     "--arg",
     "arguments",
+    group=FILE,
     multiple=True,
     metavar="K=V",
     callback=lambda *args: _arguments(args[2]),
     help="Argument of the workflow function; a value that is not JSON is a string. Repeatable.",
 )
-JOBS = click.option(
+JOBS = option(
     "--jobs",
+    group=FILE,
     metavar="MODULE",
     callback=lambda *args: _module(args[2]),
     help="For stages in YAML: the module that defines their functions.",
 )
-LIMIT = click.option(
+LIMIT = option(
     "--limit",
     "limits",
+    setting="limits",
     multiple=True,
     metavar="R=N",
-    callback=lambda *args: _limits(args[2]),
+    callback=lambda *args: _limits(completed(*args)),
     help="Use at most N of the resource R at once. Repeatable.",
 )
-SELECT = click.option(
+COLOR = option(
+    "--color/--no-color",
+    group=OUTPUT,
+    setting="color",
+    default=None,
+    expose_value=False,
+    callback=lambda *args: _set_color(args[0], args[2]),
+    help="Use colours, or none. [default: on a terminal, unless $NO_COLOR is set]",
+)
+SELECT = option(
     "--select",
+    group=TASKS,
     multiple=True,
     metavar="TASKS",
     help="Only these tasks: a name, a glob or tag:TAG; + and @ add neighbours, a comma intersects. Repeatable.",
 )
-EXCLUDE = click.option(
-    "--exclude", multiple=True, metavar="TASKS", help="All tasks but these; syntax as for --select. Repeatable."
+EXCLUDE = option(
+    "--exclude",
+    group=TASKS,
+    multiple=True,
+    metavar="TASKS",
+    help="All tasks but these; syntax as for --select. Repeatable.",
 )
-_ENV = click.option(
+_ENV = option(
     "--env",
+    group=PROCESS,
+    setting="env",
     multiple=True,
     metavar="K=V",
-    callback=lambda *args: _variables(args[2]),
+    callback=lambda *args: _variables(completed(*args)),
     help="Environment variable; K alone passes on the current value. Repeatable.",
 )
-_EXTERNAL = click.option(
+_EXTERNAL = option(
     "--read-with-interpreter",
     "external",
+    group=FILE,
     is_flag=True,
     help="Load the file with the interpreter of -i and the variables of --env, for imports that only it has.",
 )
 _FILE_OPTIONS = (
-    FILE,
-    click.option(
-        "-i", "--python-interpreter", "python", help="Interpreter for --read-with-interpreter. [default: python]"
+    option(
+        "-i",
+        "--python-interpreter",
+        "python",
+        group=FILE,
+        setting="python",
+        help="Interpreter for --read-with-interpreter. [default: python]",
     ),
     _EXTERNAL,
     _ENV,
@@ -83,24 +140,50 @@ _FILE_OPTIONS = (
     JOBS,
 )
 _RUN_OPTIONS = (
-    FILE,
-    click.option("-i", "--python-interpreter", "python", help="Interpreter of tasks that set none. [default: python]"),
+    option(
+        "-i",
+        "--python-interpreter",
+        "python",
+        group=PROCESS,
+        setting="python",
+        help="Interpreter of tasks that set none. [default: python]",
+    ),
     _EXTERNAL,
     WORKFLOW,
     ARGUMENTS,
     JOBS,
-    click.option("--resume", is_flag=True, help="Run only tasks that have not succeeded yet, and those downstream."),
-    click.option("--force", multiple=True, metavar="TASK", help="Always run this task. Repeatable."),
+    option(
+        "--resume", group=TASKS, is_flag=True, help="Run only tasks that have not succeeded yet, and those downstream."
+    ),
+    option("--force", group=TASKS, multiple=True, metavar="TASK", help="Always run this task. Repeatable."),
     SELECT,
-    click.option("--only", multiple=True, metavar="TASK", help="Short for --select TASK. Repeatable."),
-    click.option(
-        "--from", "start", multiple=True, metavar="TASK", help="This task and its downstream tasks. Repeatable."
+    option("--only", group=TASKS, multiple=True, metavar="TASK", help="Short for --select TASK. Repeatable."),
+    option(
+        "--from",
+        "start",
+        group=TASKS,
+        multiple=True,
+        metavar="TASK",
+        help="This task and its downstream tasks. Repeatable.",
     ),
     EXCLUDE,
-    click.option("--state", type=click.Path(), help="State file. [default: one below .sewer/state]"),
+    option("--state", group=TASKS, type=click.Path(), help="State file. [default: one below .sewer/state]"),
     _ENV,
-    click.option(
-        "--workdir", type=click.Path(), help="Working directory of tasks that set none. [default: current directory]"
+    option(
+        "--inherit-env",
+        "inherit",
+        group=PROCESS,
+        setting="inherit_env",
+        multiple=True,
+        metavar="[NAME…]",
+        help="Pass these variables of the shell to tasks that set no inherit_env; without a name, all.",
+    ),
+    option(
+        "--workdir",
+        group=PROCESS,
+        setting="workdir",
+        type=click.Path(),
+        help="Working directory of tasks that set none. [default: current directory]",
     ),
 )
 
@@ -135,6 +218,9 @@ class WorkflowFile(NamedTuple):
 
             workflow = read_workflow(self.path, self.name, self.settings, self.arguments)
         _warn_of_secrets(workflow.tasks.values())
+        for task in workflow.unused:
+            problem = f"task {task.name!r} is in no workflow of the file"
+            write_message(f"sppe: {task.source}: {problem}; add it to a .run(), or remove it")
         return workflow
 
     def tasks(self) -> list[Task]:
@@ -175,12 +261,12 @@ def file_options(command: _Command) -> _Command:
     """Add the options of a workflow file; the command gets a :class:`WorkflowFile` as its first argument."""
 
     def read(*, path: str, python: str | None, external: bool, **more: Any) -> Any:
-        if not external and (python is not None or more["env"]):
+        if not external and (is_given("python") or is_given("env")):
             raise click.UsageError("-i and --env require --read-with-interpreter")
         settings = ExecutionSettings.checked(python=python, env=more.pop("env"), folder=os.getcwd())
         return command(_file(path, settings, more, external=external), **more)
 
-    return _with(_FILE_OPTIONS, functools.wraps(command)(read))
+    return workflow_file(_with(_FILE_OPTIONS, functools.wraps(command)(read)))
 
 
 def run_options(command: _Command) -> _Command:
@@ -190,14 +276,18 @@ def run_options(command: _Command) -> _Command:
         from airflow_provider_sewer.execution.plan import Selection
 
         settings = ExecutionSettings.checked(
-            python=python, env=more.pop("env"), workdir=more.pop("workdir"), folder=os.getcwd()
+            python=python,
+            env=more.pop("env"),
+            inherit_env=_inherited(more.pop("inherit")),
+            workdir=more.pop("workdir"),
+            folder=os.getcwd(),
         )
         file = _file(path, settings, more, external=external)
         select = (*more.pop("select"), *more.pop("only"), *map(From, more.pop("start")))
         selection = Selection(select or None, more.pop("exclude"), more.pop("force"))
         return command(RunRequest(file, settings, selection, more.pop("resume"), more.pop("state")), **more)
 
-    return _with(_RUN_OPTIONS, functools.wraps(command)(read))
+    return workflow_file(_with(_RUN_OPTIONS, functools.wraps(command)(read)))
 
 
 def _file(path: str, settings: ExecutionSettings, more: dict[str, Any], *, external: bool) -> WorkflowFile:
@@ -214,15 +304,23 @@ def _warn_of_secrets(tasks: Iterable[Task]) -> None:
 
 
 def _with(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:
-    for option in reversed(options):
-        command = option(command)
+    for add in reversed(options):
+        command = add(command)
     return command
+
+
+def _set_color(ctx: click.Context, color: bool | None) -> None:
+    ctx.color = color
 
 
 def _module(value: str | None) -> str | None:
     if value is not None and value.isdecimal():
         raise click.BadParameter(f"{value!r} is not a module name; for {value} concurrent tasks use -j {value}")
     return value
+
+
+def _inherited(names: tuple[str, ...]) -> bool | tuple[str, ...] | None:
+    return True if "*" in names else names or None
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -62,6 +62,7 @@ def stop_on_signals(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[l
             return
         may_ask = False
         received.append(number)
+        messages.put(f"sppe: {_announcement(engine.tasks_under_way, number, is_second=len(received) > 1)}")
         if len(received) > 2:  # noqa: PLR2004
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -76,6 +77,13 @@ def stop_on_signals(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[l
     finally:
         messages.put(None)
         writer.join()
+
+
+def _announcement(count: int, number: int, *, is_second: bool) -> str:
+    tasks = f"{count} task{'s' * (count != 1)}"
+    if is_second:
+        return f"Killing {tasks}"
+    return f"Stopping {tasks}" + ("; press Ctrl-C again to kill" if number == signal.SIGINT and count else "")
 
 
 def _write_all(messages: SimpleQueue[str | None]) -> None:

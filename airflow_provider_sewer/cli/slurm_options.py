@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.cli.options import read_value
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
-from airflow_provider_sewer.core.slurm_settings import RESOURCES, SlurmSettings
+from airflow_provider_sewer.core.slurm_parameters import RESOURCES
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

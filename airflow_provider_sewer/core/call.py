@@ -12,7 +12,10 @@ from airflow_provider_sewer.core.validation import invalid_reason, is_template
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-with open(os.path.join(os.path.dirname(__file__), "function_bootstrap.py"), encoding="utf-8") as _file:
+#: The same program as a file, for command lines that are shown or started by a debugger.
+CALLER_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "function_bootstrap.py")
+
+with open(CALLER_FILE, encoding="utf-8") as _file:
     #: The program that calls a function, for any interpreter from 3.9 on.
     CALLER = _file.read()
 
@@ -30,7 +33,7 @@ class Call(NamedTuple):
     @property
     def kwargs(self) -> str | None:
         """Return a function's keyword arguments as JSON; ``None`` for a module."""
-        return self.argv[-1] if self.is_function else None
+        return self.argv[-1] if ":" in self.target else None
 
     def reading(self, file: str) -> Call:
         """Return the same call with a function's keyword arguments in a file, as it is started.
@@ -39,7 +42,7 @@ class Call(NamedTuple):
 
         :param file: its absolute path; its content is :attr:`kwargs`, in UTF-8 with ``surrogateescape``.
         """
-        return self._replace(argv=(*self.argv[:-1], file)) if self.is_function else self
+        return self._replace(argv=(*self.argv[:-1], file)) if ":" in self.target else self
 
     @property
     def module(self) -> str:
@@ -77,7 +80,7 @@ def checked_function(function: Any) -> str:
         if all(part.isidentifier() for part in [*module.split("."), *names.split(".")]):
             return function
     hint = "; decorate the function with @task instead" if callable(function) else ""
-    message = f"function must be a name such as 'package.module:function', got {function!r}{hint}"
+    message = f"function must be a name such as 'package.module:function', got {function!r:.200}{hint}"
     raise InvalidTask(message, at=("function",))
 
 

@@ -119,6 +119,26 @@ class Chain:
         run_chain(self, settings, source)
 
 
+def run(
+    *operands: Operand,
+    path_to_python: str | os.PathLike[str] | None = None,
+    env: Mapping[str, Any] | None = None,
+    workdir: str | os.PathLike[str] | None = None,
+) -> None:
+    """Run tasks, chains and lists of them side by side, or add them to the workflow that is being recorded.
+
+    :param operands: independent of each other, as far as no path, result or ``depends_on`` connects them.
+    :param path_to_python: as for :meth:`Chain.run`.
+    :param env: likewise.
+    :param workdir: likewise.
+    :raises InvalidWorkflow: when there is no operand, or one is neither a task, a chain nor a list.
+    :raises WorkflowFailed: when a task failed.
+    """
+    if not operands:
+        raise InvalidWorkflow("run() requires at least one task, such as run(a, b)", calling_line())
+    Chain.of(operands).run(path_to_python, env, workdir)
+
+
 def _connect(before: Chain, after: Chain) -> Chain:
     if len(before.tails) * len(after.heads) > MAX_EDGES:
         raise InvalidWorkflow(

@@ -32,25 +32,15 @@ def to_arguments(
     parameters: list[str] = []
     flags: list[str] = []
     for key, value in parameters_and_flags.items():
-        at = ("parameters_and_flags", key)
         option = _option(key, use_underscores)
         if value is True:
             flags.append(option)
+        elif isinstance(value, (list, tuple)):
+            for i, item in enumerate(value):
+                parameters += [option, _text(item, "parameters_and_flags", key, i)]
         elif value is not False and value is not None:
-            for text in _texts(f"parameter {key!r}", value, at):
-                parameters += [option, text]
-    return [*(_text(f"args[{i}]", value, ("args", i)) for i, value in enumerate(args)), *parameters, *flags]
-
-
-def deep_copy(value: Any) -> Any:
-    """Return a deep copy of lists and mappings, independent of later changes of the original."""
-    if isinstance(value, (str, int, float)):
-        return value
-    if type(value) is dict or isinstance(value, Mapping):
-        return {key: deep_copy(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [deep_copy(item) for item in value]
-    return value
+            parameters += [option, _text(value, "parameters_and_flags", key)]
+    return [*(_text(value, "args", i) for i, value in enumerate(args)), *parameters, *flags]
 
 
 @lru_cache(maxsize=1024)  # the tasks of a workflow have mostly the same options
@@ -66,43 +56,56 @@ def _option(key: object, use_underscores: bool) -> str:
     return "--" + (key if use_underscores else key.replace("_", "-"))
 
 
-def _texts(label: str, value: Any, at: tuple[Any, ...]) -> list[str]:
-    if isinstance(value, (list, tuple)):
-        return [_text(f"{label[:-1]}[{i}]'", item, (*at, i)) for i, item in enumerate(value)]
-    return [_text(label, value, at)]
+def _text(value: Any, *at: Any) -> str:
+    """Return the text of a value.
 
-
-def _text(label: str, value: Any, at: tuple[Any, ...]) -> str:
-    text = _json(label, value, at) if isinstance(value, Mapping) else _plain(label, value, at)
-    if reason := invalid_reason(text):
-        raise InvalidTask(f"{label}: the text {reason}", at=at)
+    :param at: the field of the task, then the keys and positions that lead to the value.
+    """
+    try:
+        text = _json(value) if isinstance(value, Mapping) else _plain(value)
+        if reason := invalid_reason(text):
+            raise InvalidTask(f"the text {reason}")
+    except InvalidTask as error:
+        raise InvalidTask(f"{_label(*at)}: {error}", at=at) from error.__cause__
     return text
 
 
-def _json(label: str, value: Mapping[Any, Any], at: tuple[Any, ...]) -> str:
+def _label(field: str, key: Any, index: int | None = None) -> str:
+    if field == "args":
+        return f"args[{key}]"
+    label = f"parameter {key!r}"
+    return label if index is None else f"{label[:-1]}[{index}]'"
+
+
+def _json(value: Mapping[Any, Any]) -> str:
     try:
-        return json.dumps(deep_copy(value), ensure_ascii=False, allow_nan=False)
+        return json.dumps(value, default=_as_dict, ensure_ascii=False, allow_nan=False, check_circular=False)
     except RecursionError:
-        raise InvalidTask(
-            f"{label}: it contains itself, or is nested too deeply to be written as JSON", at=at
-        ) from None
+        raise InvalidTask("it contains itself, or is nested too deeply to be written as JSON") from None
     except (TypeError, ValueError) as error:
-        raise InvalidTask(f"{label}: a mapping is passed as JSON, and {error}", at=at) from None
+        raise InvalidTask(f"a mapping is passed as JSON, and {error}") from None
 
 
-def _plain(label: str, value: Any, at: tuple[Any, ...]) -> str:
+def _as_dict(value: Any) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _plain(value: Any) -> str:
+    if type(value) is str:
+        return value
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     if not _has_plain_text(value):
         raise InvalidTask(
-            f"{label}: a value of type {type(value).__name__} has no plain text form; "
-            "give text, a number, a path, a list of these, or a mapping",
-            at=at,
+            f"a value of type {type(value).__name__} has no plain text form; "
+            "give text, a number, a path, a list of these, or a mapping"
         )
     try:
         return str(value)
     except Exception as error:
-        raise InvalidTask(f"{label}: str() failed: {type(error).__name__}: {error}", at=at) from error
+        raise InvalidTask(f"str() failed: {type(error).__name__}: {error}") from error
 
 
 def _has_plain_text(value: Any) -> bool:

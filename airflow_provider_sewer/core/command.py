@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from airflow_provider_sewer.core.call import CALLER
+from airflow_provider_sewer.core.call import CALLER, CALLER_FILE
 from airflow_provider_sewer.core.masking import MASK, Secrets
 from airflow_provider_sewer.core.secret_detection import masked_words
 
@@ -40,7 +40,8 @@ def interpreter_command(
 def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
     """Return a command line for display, quoted for the shell, with secrets masked.
 
-    In the command line of a function, the text of the calling program is left out, and long arguments are shortened.
+    In the command line of a function, the calling program is shown as its file, so that a user can repeat the command;
+    long arguments are shortened.
 
     :param secrets: values to mask everywhere, besides those that
         :mod:`airflow_provider_sewer.core.secret_detection` finds in the command line itself.
@@ -48,8 +49,10 @@ def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
     known = Secrets(secrets)
     if CALLER not in argv:
         return " ".join([word if word == MASK else shlex.quote(word) for word in masked_words(argv, known)])
-    words = masked_words([_LEFT_OUT if word == CALLER else word for word in argv], known)
-    return " ".join([word if word in (MASK, _LEFT_OUT) else _quoted_and_shortened(word) for word in words])
+    words = list(argv)
+    at = words.index(CALLER)
+    words[at - 1 : at + 1] = [CALLER_FILE]
+    return " ".join([word if word == MASK else _quoted_and_shortened(word) for word in masked_words(words, known)])
 
 
 def _quoted_and_shortened(word: str) -> str:

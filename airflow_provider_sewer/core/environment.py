@@ -25,6 +25,12 @@ INHERITED = (
     *sorted(PART_OF_MACHINE),
 )  # fmt: skip
 
+#: Further variables that programs often depend on; a user may expect that tasks see them.
+OFTEN_EXPECTED = (
+    "LD_LIBRARY_PATH", "PYTHONPATH", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", *sorted(PART_OF_MACHINE),
+)  # fmt: skip
+
 #: Variables that the runner sets: the file for the module's result, and the tag by which the runner finds all processes
 #: of the module.
 RESULT_FILE = "SEWER_RESULT_FILE"

@@ -43,6 +43,8 @@ class ExecutionSettings(NamedTuple):
         :param folder: base of relative paths; empty to keep them relative.
         :raises InvalidTask: when a value is not valid, naming the setting.
         """
+        if python is None and env is None and inherit_env is None and workdir is None:
+            return UNSET
         return cls(
             python=_interpreter(python, folder),
             env=checked_env(env),
@@ -52,7 +54,7 @@ class ExecutionSettings(NamedTuple):
 
     def with_fallback(self, other: ExecutionSettings) -> ExecutionSettings:
         """Return these settings, completed by ``other`` where they are not set."""
-        if other == _UNSET:
+        if other == UNSET:
             return self
         return ExecutionSettings(
             python=self.python if self.python is not None else other.python,
@@ -72,7 +74,8 @@ class ExecutionSettings(NamedTuple):
         )
 
 
-_UNSET = ExecutionSettings()
+#: Settings of a place that gives none; shared by most tasks.
+UNSET = ExecutionSettings()
 
 
 def resolve_relative(folder: str, path: str) -> str:

@@ -150,12 +150,14 @@ FAILED_FILES = Format(".sewer/*.failed", {"files": list}, "remove it")
 CACHE = Format("cache", {"value": object, "fingerprints": dict}, "remove it")
 #: Lines of a state file; its version is the value of ``sewer_state``.
 STATE = Format("state", fix="use the version of airflow-provider-sewer that wrote it, or name another with --state")
+#: Lines of the record of a run of ``sppe``; its version is the value of ``sewer_run``.
+RUN_RECORD = Format("run.jsonl", fix="use the version of airflow-provider-sewer that wrote it")
 
 # -- In Airflow's database ---------------------------------------------------------------------------------------------
 
 _CLEAR = "use the version of airflow-provider-sewer that wrote it, or clear the task"
 JOB_TRIGGER = Format("SlurmJobTrigger", {"job": dict, "module": str, "settings": dict}, _CLEAR)
-JOB_EVENT = Format("event of SlurmJobTrigger", {"job": dict, "result": dict}, _CLEAR)
+JOB_EVENT = Format("event of SlurmJobTrigger", {"job": dict, "ending": dict}, _CLEAR)
 PATH_TRIGGER = Format("PathTrigger", {"path": object, "interval": float, "deadline": float}, _CLEAR)
 PATH_EVENT = Format("event of PathTrigger", {"path": object, "is_there": bool}, _CLEAR)
 STORED_JOB = Format("task state slurm_job", {"job": dict, "keep": bool}, _CLEAR)

@@ -1,8 +1,9 @@
 """Script that calls a function in any interpreter from 3.9 on, which need not have this package.
 
 ``python -c`` is given the text of this file (see :mod:`airflow_provider_sewer.core.call`), the function's name, and
-its keyword arguments as JSON or as the path of a JSON file. A module may import this package, for ``@task`` and
-annotations. Where the package is not installed, the module and the processes that it spawns import a stub.
+its keyword arguments as JSON or as the path of a JSON file. A user or a debugger starts the file itself. A module may
+import this package, for ``@task`` and annotations. Where the package is not installed, the module and the processes
+that it spawns import a stub.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def __getattr__(name):
     return globals()[name]
 """
 
+_FILE = globals().get("__file__", "")
 _RESULT_FILE = os.environ.get("SEWER_RESULT_FILE")
 _MOST_NAMES = 30
 #: Explanations by parts of the messages of Python's errors.
@@ -237,7 +239,7 @@ class _Stub:
 def _report_without_own_lines(then: Any) -> Any:
     def report(kind: Any, error: Any, trace: Any) -> None:
         asyncio = getattr(sys.modules.get("asyncio"), "__file__", None)
-        own = ("<string>", os.path.dirname(asyncio) if asyncio else "<string>")
+        own = (_FILE or "<string>", os.path.dirname(asyncio) if asyncio else "<string>")
         while trace and trace.tb_frame.f_code.co_filename.startswith(own):
             trace = trace.tb_next
         then(kind, error.with_traceback(trace), trace)
@@ -247,7 +249,8 @@ def _report_without_own_lines(then: Any) -> Any:
 
 if __name__ == "__main__":
     os.environ.setdefault("SEWER_ATTEMPT_ID", "")  # with it, decorated functions stay plain functions
-    if sys.path[:1] == [""]:  # as with -m: later imports do not depend on the function's working directory
+    # As with -m: later imports depend neither on the function's working directory nor on the folder of this file.
+    if sys.path[:1] == [""] or (_FILE and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(_FILE))):
         sys.path[0] = os.getcwd()
     sys.excepthook = _report_without_own_lines(sys.excepthook)
     sys.meta_path.append(_Stub())

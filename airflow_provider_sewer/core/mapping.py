@@ -289,10 +289,8 @@ class _Formatter:
     def _text(self, marker: PathMarker, key: str) -> str:
         text = _text(self._values[key])
         if text is None:
-            raise InvalidTask(
-                f"{marker!r}: {key} must have a text for a path, got {self._values[key]!r}; map over text or numbers",
-                at=("map", key),
-            )
+            message = f"{marker!r}: {key} must have a text for a path, got {self._values[key]!r:.200}"
+            raise InvalidTask(f"{message}; map over text or numbers", at=("map", key))
         return text
 
 

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.size_limits import MAX_SECONDS
 from airflow_provider_sewer.core.validation import invalid_reason, is_template
 
 if TYPE_CHECKING:
@@ -118,8 +119,10 @@ class External(Dependency):
     def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> None:
         super().__init__(path)
         self.timeout = timeout
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
-            raise InvalidTask(f"{self!r}: timeout must be seconds more than 0, got {timeout!r:.200}", at=("timeout",))
+        is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if timeout is not None and not (is_number and 0 < timeout <= MAX_SECONDS):
+            message = f"{self!r}: timeout must be seconds more than 0, got {timeout!r:.200}; at most {MAX_SECONDS:,} s"
+            raise InvalidTask(message, at=("timeout",))
 
 
 def checked_text(label: str, path: Any, *, may_be_template: bool = True) -> str:

@@ -349,8 +349,32 @@ def replace_placeholders(value: Any, fill: Callable[[Marker], Any], *, keep_igno
     return value
 
 
+def as_written(marker: Marker) -> Any:
+    """Return a placeholder as written, for where nothing runs."""
+    return marker.path if isinstance(marker, PathMarker) else repr(marker)
+
+
+def unignored(value: Any) -> Any:
+    """Return a deep copy of a value, with ``None`` in place of ignored values."""
+    if isinstance(value, Ignored):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): unignored(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [unignored(item) for item in value]
+    return value
+
+
+def deep_copy(value: Any) -> Any:
+    """Return a deep copy of a task's arguments: mappings as dictionaries, lists and tuples as lists.
+
+    Other objects are shared.
+    """
+    return replace_placeholders(value, lambda marker: marker, keep_ignored=True)
+
+
 def deep_copy_plain(value: Any) -> Any:
-    """Return a deep copy of dictionaries, lists, tuples and sets.
+    """Return a deep copy of dictionaries, lists, tuples and sets, each of the same type.
 
     Other objects are shared.
     """

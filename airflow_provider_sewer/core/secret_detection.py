@@ -57,6 +57,7 @@ _VALUE = re.compile(r""""[^"]*"|'[^']*'|[^\s"';&|]+""")
 #: References to values that are defined elsewhere: in templates, and inside texts for shells.
 _TEMPLATE = re.compile(r"\{\{|\{%|%\(|\$\{env:")
 _REFERENCE = re.compile(r"\$[\w{(]|`")
+_DEFINED_ELSEWHERE = re.compile(f"{_TEMPLATE.pattern}|{_REFERENCE.pattern}")
 
 
 @lru_cache(maxsize=1024)
@@ -320,11 +321,15 @@ def _spans(text: str) -> list[tuple[int, int, str]]:
         group = next(group for group in (2, 4, 6) if found[group])
         spans.append((*found.span(group), ""))
     if "=" in text or "--" in text:
+        at = 0
         for found in _NAME.finditer(text):
-            name = found[1] or found[2]
-            value = _VALUE.match(text, found.end()) if looks_secret(name) else None
-            if value is not None:
-                quotes = int(value[0][0] in "\"'")
-                spans.append((value.start() + quotes, value.end() - quotes, variable_name(name)))
-    values = [text[start:end] for start, end, _ in spans]
+            name, begin = found[1] or found[2], found.end()
+            quotes = int(text[begin : begin + 1] in ('"', "'"))
+            # A name in an unquoted value is part of that value: time and memory would grow quadratically.
+            if found.start() < at or not looks_secret(name) or _DEFINED_ELSEWHERE.match(text, begin + quotes):
+                continue
+            if value := _VALUE.match(text, begin):
+                spans.append((begin + quotes, value.end() - quotes, variable_name(name)))
+                at = at if quotes else value.end()
+    values = (text[start:end] for start, end, _ in spans)
     return sorted(span for span, value in zip(spans, values) if not _is_plain(value) and not _REFERENCE.match(value))

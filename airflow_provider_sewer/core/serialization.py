@@ -333,7 +333,7 @@ def _read_tasks(data: Any, where: str) -> list[Task]:
             task.identity = identities.setdefault(fields["identity"], object())
             task.args = tuple(task.args)
         for task in tasks:  # results of other tasks among its parameters have their names by now
-            task._note_markers()
+            task.note_arguments()
         return tasks
 
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 #: Maximum number of items in a list for a field, and of tasks in a mapped task.
 MAX_ITEMS = 100_000
+#: Maximum of a time in seconds, 31 years; timers of Python and Airflow overflow from 292 years on.
+MAX_SECONDS = 1_000_000_000
+#: Maximum of another number; from here on, Slurm and databases cannot store it.
+MAX_NUMBER = 2**63 - 1
 #: Maximum number of edges in a workflow.
 MAX_EDGES = 1_000_000
 #: Maximum size in bytes of a workflow file, or of a module that is parsed and not imported.

@@ -3,51 +3,46 @@
 from __future__ import annotations
 
 import copy
-import os
-import re
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
-from typing import Any, Callable, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
-from airflow_provider_sewer.core.call import Call, checked_function, checked_kwargs, function_call, module_call
+from airflow_provider_sewer.core.call import Call, checked_kwargs, function_call, module_call
 from airflow_provider_sewer.core.chain import Chain, Operand
-from airflow_provider_sewer.core.cli_args import deep_copy, to_arguments
+from airflow_provider_sewer.core.cli_args import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.placeholders import (
-    Ignored,
     Marker,
     Result,
-    as_text,
+    as_written,
+    deep_copy,
     markers,
-    names_in,
     replace_placeholders,
+    unignored,
 )
 from airflow_provider_sewer.core.recording import record_task
 from airflow_provider_sewer.core.secret_detection import exposed
 from airflow_provider_sewer.core.size_limits import bounded_list
+from airflow_provider_sewer.core.slurm_settings import UNSET as UNSET_SLURM
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.staleness import RunPolicy
-from airflow_provider_sewer.core.validation import (
-    checked_group,
-    checked_resources,
-    checked_tags,
-    inner_group,
-    is_template,
+from airflow_provider_sewer.core.task_fields import (
+    FIELDS,
+    checked_args,
+    checked_mapping,
+    checked_name,
+    checked_paths,
+    checked_run_on,
+    checked_string,
+    checked_target,
 )
+from airflow_provider_sewer.core.validation import checked_group, checked_resources, checked_tags, inner_group
 
-#: The fields of a task.
-FIELDS = (
-    "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
-    "inherit_env", "workdir", "depends_on", "products", "dependencies", "run_when", "compare", "stale_with",
-    "resources", "tags", "group", "doc", "operator_kwargs", "run_on", "slurm",
-)  # fmt: skip
-
-#: Where Airflow can run a task: on the worker, or as a Slurm job.
-RUN_ON = ("local", "slurm")
+if TYPE_CHECKING:
+    import os
 
 #: Items of ``depends_on``: tasks, also mapped ones, or names of tasks.
 Upstream = Union["Task", MappedTask, str]
@@ -92,7 +87,7 @@ class Task:
     :param operator_kwargs: arguments of Airflow's operator for this task (pool, queue, retries, …).
     :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is on this machine; with
         ``sppe run --on slurm``, all tasks except those with ``"local"`` run as jobs.
-    :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm_settings.RESOURCES`).
+    :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm_parameters.RESOURCES`).
     :raises InvalidTask: when a field is not valid, naming it.
     """
 
@@ -134,35 +129,33 @@ class Task:
                 raise InvalidTask(unknown_name("field", field, FIELDS), at=(Key(field),))
             self.name = checked_name(name)
             self.module, self.function = checked_target(module, function)
-            self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
+            self.parameters_and_flags = deep_copy(checked_mapping("parameters_and_flags", parameters_and_flags))
             if not isinstance(use_underscores, bool):
                 raise InvalidTask(
                     f"use_underscores must be a bool, got {use_underscores!r:.200}", at=("use_underscores",)
                 )
             self.use_underscores = use_underscores
-            self.args = _arguments(args)
-            self.kwargs = checked_kwargs(_mapping("kwargs", kwargs))
+            self.args = tuple(deep_copy(checked_args(args)))
+            self.kwargs = deep_copy(checked_kwargs(checked_mapping("kwargs", kwargs)))
             self._reject_arguments_of_other_kind()
             folder = "" if python is None and workdir is None else self.source.folder
             self.settings = ExecutionSettings.checked(
                 python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=folder
             )
             self.depends_on = _upstream(depends_on)
-            self.call()
-            self.parameters_and_flags, self.args = deep_copy(self.parameters_and_flags), tuple(deep_copy(self.args))
-            self.kwargs = deep_copy(self.kwargs)
             self._listed = (
-                _listed("products", products, Product), _listed("dependencies", dependencies, Dependency)
+                checked_paths("products", products, Product),
+                checked_paths("dependencies", dependencies, Dependency),
             )  # fmt: skip
-            self._note_markers()
+            self.note_arguments()
             self.run_policy = RunPolicy.checked(run_when, compare, stale_with, has_products=bool(self.products))
-            self.resources = checked_resources(_mapping("resources", resources))
+            self.resources = checked_resources(checked_mapping("resources", resources))
             self.tags = checked_tags(tags)
             self.group = checked_group(group)
-            self.doc = _text("doc", doc)
-            self.operator_kwargs = dict(_mapping("operator_kwargs", operator_kwargs))
+            self.doc = checked_string("doc", doc)
+            self.operator_kwargs = dict(checked_mapping("operator_kwargs", operator_kwargs))
             self.run_on = checked_run_on(run_on)
-            self.slurm = SlurmSettings() if slurm is None else SlurmSettings.checked(slurm=slurm)
+            self.slurm = UNSET_SLURM if slurm is None else SlurmSettings.checked(slurm=slurm)
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
             raise InvalidTask(label + str(error), self.source, at=error.at) from None
@@ -178,42 +171,41 @@ class Task:
         """Return the placeholder of this task's result, for the parameters of later tasks."""
         return Result(self)
 
-    def arguments(self, fill: Fill | None = None) -> list[str]:
+    def arguments(self, fill: Fill = as_written) -> list[str]:
         """Return the command line arguments of the module.
 
         :param fill: resolves the placeholders; without it, they are shown as written.
         """
-        fill = fill or as_written
-        return to_arguments(
-            replace_placeholders(self.parameters_and_flags, fill),
-            use_underscores=self.use_underscores,
-            args=replace_placeholders(self.args, fill),
-        )
+        parameters, args, _ = self._values(fill)
+        return to_arguments(parameters, use_underscores=self.use_underscores, args=args)
 
     def exposed_secrets(self) -> list[str]:
         """Return descriptions of values that look like secrets and that others could read, without the secrets."""
-        given = (self.parameters_and_flags, self.args, self.kwargs)
-        values = [replace_placeholders(each, as_written) for each in given]
-        found = exposed(values[0], values[1], values[2], self.slurm.slurm)
+        found = exposed(*self._values(as_written), self.slurm.slurm)
         return [f"task {self.name!r}: {secret}" for secret in found]
 
-    def call(self, fill: Fill | None = None) -> Call:
+    def call(self, fill: Fill = as_written) -> Call:
         """Return the call that an interpreter runs.
 
         :param fill: as for :meth:`arguments`.
         """
         if self.function is not None:
-            return function_call(self.function, replace_placeholders(self.kwargs, fill or as_written))
+            return function_call(self.function, self._values(fill)[2])
         return module_call(self.target, self.arguments(fill))
 
-    def signature(self, fill: Fill | None = None) -> list[Any]:
+    def _values(self, fill: Fill) -> tuple[Any, Any, Any]:
+        """Return the parameters, verbatim arguments and keyword arguments, with their placeholders resolved."""
+        given = self.parameters_and_flags, self.args, self.kwargs
+        return tuple(replace_placeholders(each, fill) for each in given) if self.markers else given
+
+    def signature(self, fill: Fill = as_written) -> list[Any]:
         """Return the values that identify this task's command; ignored values do not count.
 
         :param fill: as for :meth:`arguments`.
         """
-        values = _unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
+        values = unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
         products = [product.path for product in self.products]
-        return [self.target, replace_placeholders(values, fill or as_written), self.use_underscores, products]
+        return [self.target, replace_placeholders(values, fill), self.use_underscores, products]
 
     def is_same(self, other: Task) -> bool:
         """Return whether another task has the same command, products, dependencies and settings."""
@@ -228,11 +220,15 @@ class Task:
             and self.slurm == other.slurm
         )
 
-    def _note_markers(self) -> None:
-        """Record the paths and the results of other tasks among its arguments."""
-        marked = markers([self.args, self.parameters_and_flags, self.kwargs])
-        self.products, self.dependencies = self._paths([each for each in marked if isinstance(each, PathMarker)])
-        self.results = tuple(dict.fromkeys(each for each in marked if isinstance(each, Result)))
+    def note_arguments(self) -> None:
+        """Derive its call, as written, and the paths and results of other tasks from its arguments.
+
+        :raises InvalidTask: when an argument cannot be passed to the module or function.
+        """
+        self.markers = markers([self.args, self.parameters_and_flags, self.kwargs])
+        self.written = self.call()
+        self.products, self.dependencies = self._paths([each for each in self.markers if isinstance(each, PathMarker)])
+        self.results = tuple(dict.fromkeys(each for each in self.markers if isinstance(each, Result)))
 
     def _paths(self, inside: list[PathMarker]) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
         products, dependencies = self._listed
@@ -316,8 +312,7 @@ class Task:
         setattr(other, field, exchanged({**getattr(self, field), **values}))
         other.kwargs = checked_kwargs(other.kwargs)
         other._listed = exchanged(self._listed)
-        other._note_markers()
-        other.call()
+        other.note_arguments()
         record_task(other)
         return other
 
@@ -351,113 +346,6 @@ class Task:
 
     def __repr__(self) -> str:
         return f"Task({self.name!r}, {self.target!r})"
-
-
-def as_written(marker: Marker) -> Any:
-    """Return a placeholder as written, for where nothing runs."""
-    return marker.path if isinstance(marker, PathMarker) else repr(marker)
-
-
-def checked_name(name: Any) -> str:
-    """Return a task's name.
-
-    :raises InvalidTask: for an empty name, or one that does not fit on a line.
-    """
-    if not isinstance(name, str) or not name.strip():
-        raise InvalidTask(f"name must be non-empty text, got {name!r:.200}")
-    if not name.isprintable():
-        raise InvalidTask(f"name must not contain a line break or another unprintable character, got {name!r}")
-    if later := names_in(name):
-        raise InvalidTask(f"name must be the same in all runs; {later[0]!r} is known only when the task runs")
-    return name
-
-
-def checked_module(module: Any) -> str:
-    """Return a module's dotted name; templates pass.
-
-    :raises InvalidTask: for a name that ``python -m`` would reject.
-    """
-    if not isinstance(module, str):
-        raise InvalidTask(f"module must be a dotted name such as 'package.module', got {module!r}", at=("module",))
-    is_file = module.endswith(".py") or "/" in module
-    if is_template(module) or (all(map(str.isidentifier, module.split("."))) and not is_file):
-        return module
-    guess = re.sub(r"\.py$", "", module).strip("./").replace("/", ".")
-    hint = f"; a file cannot be run, only an installed module: {guess!r}?" if is_file else ""
-    raise InvalidTask(f"module must be a dotted name such as 'package.module', got {module!r}{hint}", at=("module",))
-
-
-def checked_run_on(run_on: Any) -> str | None:
-    """Return where a task is to run, or ``None`` if it was not given.
-
-    :raises InvalidTask: for any other value.
-    """
-    if run_on is not None and run_on not in RUN_ON:
-        raise InvalidTask(f"run_on must be {' or '.join(map(repr, RUN_ON))}, got {run_on!r:.200}", at=("run_on",))
-    return run_on  # type: ignore[no-any-return]  # one of the values, which are text
-
-
-def checked_target(module: Any, function: Any) -> tuple[str | None, str | None]:
-    """Return the names of a module and of a function, exactly one of which must be given; templates pass.
-
-    :raises InvalidTask: when both or neither are given, or a name is not valid.
-    """
-    module, function = as_text(module), as_text(function)
-    if (module is None) == (function is None):
-        found = "neither" if module is None else "both"
-        raise InvalidTask(f"a task must have either a module or a function, got {found}", at=(Key("function"),))
-    return (checked_module(module), None) if function is None else (None, checked_function(function))
-
-
-def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
-    if type(paths) in (tuple, list) and not paths:
-        return []
-    is_one = isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable)
-    several = [paths] if is_one else paths
-    if isinstance(several, (Mapping, AbstractSet)):
-        raise InvalidTask(f"{field} must be a list of paths, got {paths!r:.200}", at=(field,))
-    listed = []
-    for index, path in enumerate(bounded_list(field, several)):
-        if isinstance(path, PathMarker) and not isinstance(path, kind):
-            raise InvalidTask(f"{field} must not contain {path!r}", at=(field, index))
-        try:
-            listed.append(path if isinstance(path, kind) else kind(path))
-        except InvalidTask as error:
-            raise InvalidTask(str(error), at=(field, index)) from None
-    return listed
-
-
-def _unignored(value: Any) -> Any:
-    """Return a deep copy of a value, with ``None`` in place of ignored values."""
-    if isinstance(value, Ignored):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _unignored(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_unignored(item) for item in value]
-    return value
-
-
-def _mapping(field: str, value: Any) -> Mapping[str, Any]:
-    if value is None or type(value) is dict:
-        return value or {}
-    if not isinstance(value, Mapping):
-        raise InvalidTask(f"{field} must be a mapping, got {type(value).__name__}", at=(field,))
-    return value
-
-
-def _text(field: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidTask(f"{field} must be text, got {type(value).__name__}", at=(field,))
-    return value
-
-
-def _arguments(args: Any) -> tuple[Any, ...]:
-    if type(args) in (tuple, list):
-        return tuple(args)
-    if isinstance(args, (str, bytes, Mapping, AbstractSet, Result)) or not isinstance(args, Iterable):
-        raise InvalidTask(f"args must be a list of arguments, got {args!r:.200}", at=("args",))
-    return tuple(bounded_list("args", args))
 
 
 def _upstream(depends_on: Any) -> tuple[Task | str, ...]:

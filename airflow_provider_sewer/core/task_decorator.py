@@ -18,7 +18,8 @@ from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.placeholders import Ignored, Result
 from airflow_provider_sewer.core.recording import automatic_name, is_recording
 from airflow_provider_sewer.core.source import SourceLine, calling_line
-from airflow_provider_sewer.core.task import FIELDS, Task
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.task_fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ def task(
     if callable(function):
         return _decorated(function, None, {})
     if function is not None and name is not None:
-        message = f"@task must have at most one name, got {function!r} and {name!r}"
+        message = f"@task must have at most one name, got {function!r:.200} and {name!r:.200}"
         raise InvalidTask(message, calling_line())
     given = function if function is not None else name
     checked = _checked_fields(fields, calling_line())
@@ -200,7 +201,7 @@ class TaskFunction:
 
 def _decorated(function: Any, name: str | None, fields: Mapping[str, Any]) -> TaskFunction:
     if not isinstance(function, FunctionType):
-        raise InvalidTask(f"@task must decorate a function, got {function!r}", calling_line())
+        raise InvalidTask(f"@task must decorate a function, got {function!r:.200}", calling_line())
     if ATTEMPT_ID in os.environ and not is_recording():
         return _itself(function)  # type: ignore[no-any-return]  # a plain function with the same call
     doc = {"doc": inspect.cleandoc(function.__doc__ or ""), **fields}

@@ -42,6 +42,7 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _OTHERS, _WORLD = 0o022, 0o002
 #: Modes of folders that other users may read, and of those that they may not enter.
 _READABLE, PRIVATE = 0o755, 0o700
+_GIT_IGNORE = ".gitignore"
 
 
 class InvalidRecord(OSError):
@@ -101,7 +102,30 @@ def make_own_folders(base: str, folder: str, field: str = "") -> None:
     for path in _below(base, folder):
         with suppress(FileExistsError):
             os.mkdir(path, _READABLE)
+            _ignore_in_git(path)
         check_own_folder(path, field)
+
+
+def make_private_folders(folder: str) -> None:
+    """Create a folder and its missing parents, each for this user alone.
+
+    :raises OSError: when one cannot be created.
+    """
+    path = PurePath(folder)
+    for part in (*reversed(path.parents), path):
+        if not os.path.isdir(part):
+            with suppress(FileExistsError):  # another process was quicker
+                os.mkdir(part, PRIVATE)
+                _ignore_in_git(str(part))
+
+
+def _ignore_in_git(folder: str) -> None:
+    """Have git ignore a new folder ``.sewer``; other folders are left alone."""
+    if os.path.basename(folder) == OWN_FOLDER:
+        with suppress(OSError):
+            descriptor = os.open(os.path.join(folder, _GIT_IGNORE), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            with os.fdopen(descriptor, "w") as file:
+                file.write("*\n")
 
 
 def make_folder(folder: str) -> None:

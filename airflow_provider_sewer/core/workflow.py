@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.graph import EXPLICIT, Graph, TaskIndex, build_graph
 from airflow_provider_sewer.core.recording import CalledWorkflow, Run, record_workflow
 from airflow_provider_sewer.core.source import calling_line
@@ -16,7 +17,6 @@ from airflow_provider_sewer.core.source import calling_line
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.core.mapping import MappedTask
     from airflow_provider_sewer.core.source import SourceLine
     from airflow_provider_sewer.core.task import Task
@@ -42,7 +42,7 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
     :raises InvalidWorkflow: for anything but a plain function.
     """
     if not isinstance(function, FunctionType):
-        found = "" if function is None else f"; got {function!r}"
+        found = "" if function is None else f"; got {function!r:.200}"
         raise InvalidWorkflow(f"@workflow must decorate a function and takes no arguments{found}", calling_line())
     if function.__code__.co_flags & _NOT_PLAIN:
         raise InvalidWorkflow(
@@ -73,7 +73,8 @@ class ExcludedTasks(NamedTuple):
 class Workflow:
     """Tasks by name, and for each the names of its upstream tasks.
 
-    Equal tasks are one: those of one name, and those that produce the same paths.
+    Equal tasks are one: those of one name, and those that produce the same paths. The attribute ``unused`` has the
+    tasks that its file defines and that no workflow of the file runs, as far as this is known.
 
     :param name: its name.
     :param tasks: its tasks, in the order of the file.
@@ -85,6 +86,8 @@ class Workflow:
     :raises InvalidWorkflow: when two different tasks have the same name or product, a dependency is unknown, or there
         is a cyclic dependency.
     """
+
+    unused: tuple[Task, ...] = ()
 
     def __init__(
         self,
@@ -167,6 +170,17 @@ class Workflow:
         if all(task.settings.with_fallback(settings) == task.settings for task in self.given):
             return self
         return self.with_tasks(lambda task: task.with_defaults(settings))
+
+    def with_workdir(self, workdir: str | None) -> Workflow:
+        """Return this workflow with the edges of its paths as they are in a default working directory.
+
+        The settings of its tasks may lack it if no task has a path.
+
+        :raises InvalidWorkflow: when two spellings of a path turn out to be the same path.
+        """
+        if workdir is None or not any(task.products or task.dependencies for task in self.given):
+            return self
+        return self.with_defaults(ExecutionSettings(workdir=workdir))
 
     def with_tasks(self, change: Callable[[Task], Task]) -> Workflow:
         """Return this workflow with changed tasks.

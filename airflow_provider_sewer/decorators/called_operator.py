@@ -12,8 +12,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_sewer.core.call import checked_kwargs, function_call
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.source import SourceLine
-from airflow_provider_sewer.operators.module import PythonModuleOperator, warn_of_secrets
+from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.secret_fields import hide_in_mapped, rows_of
+from airflow_provider_sewer.operators.secret_warnings import warn_of_secrets
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
 
 if TYPE_CHECKING:

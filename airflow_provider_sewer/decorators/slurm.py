@@ -8,6 +8,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator
 
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.decorators.called_operator import CalledOperator, decorator_of
+from airflow_provider_sewer.operators.module import failing_at_once
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
 
     from airflow_provider_sewer.hooks.sewer import SewerHook
-    from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
-    from airflow_provider_sewer.slurm.job import Job
+    from airflow_provider_sewer.slurm.job import Job, PendingJob
     from airflow_provider_sewer.slurm.job_result import JobResult
     from airflow_provider_sewer.slurm.job_runner import JobRunner
 
@@ -42,14 +42,17 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
 
     def _prepare_attempt(self, context: Context, run: JobRunner) -> None:
         self._call(context)
-        task = self._prepared(lambda: self._sewer_task(context, None))
-        run.spec = run.spec._replace(task=task.with_settings(run.spec.task.settings))
+        with failing_at_once():
+            task = self._sewer_task(context, None)
+        run.use(task.with_settings(run.spec.task.settings))
 
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
         if self._has_called:
             return super()._sewer_task(context, hook)
         # Reattaching uses the arguments recorded by the attempt.
-        return Task(self.task_id, self.module, function=self.function).with_settings(self._settings(context, hook))
+        return Task(self.task_id, self.module, function=self.function).with_settings(
+            self._settings(context["dag"], hook)
+        )
 
     def _store_job(self, context: Context, run: JobRunner, job: Job | PendingJob) -> None:
         self._show(run, job.directory)
@@ -62,7 +65,7 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
 
     def _show(self, run: JobRunner, directory: JobDirectory) -> None:
         """Show the arguments recorded for the job in Airflow, whichever try submitted it."""
-        task = run.saved_task(directory)
+        task = run.runner_of(directory).task
         self._store_returned(task.parameters_and_flags or task.kwargs)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.job_order import AheadSlot
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.execution.task_runner import TaskRunner
+    from airflow_provider_sewer.execution.usage import TaskUsage
 
 
 class TaskRun(Protocol):
@@ -29,6 +30,10 @@ class TaskRun(Protocol):
 
     def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> Any:
         """Run the task, commit its products, and return its result."""
+
+    @property
+    def usage(self) -> TaskUsage:
+        """Return the usage of the attempt, once it has ended."""
 
     def stop(self, *, at_once: bool = False) -> None:
         """End the attempt; from a signal handler or another thread."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from airflow_provider_sewer.execution.usage import NO_USAGE, TaskUsage
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_sewer.core.staleness import Decision
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.execution.output import Stream
+
+
+_MINUTE = 60
 
 
 class TaskState(enum.Enum):
@@ -20,15 +25,25 @@ class TaskState(enum.Enum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     UP_TO_DATE = "up to date"
-    RESUMED = "done before"
+    RESUMED = "skipped"
     FAILED = "failed"
-    UPSTREAM_FAILED = "not run"
+    UPSTREAM_FAILED = "upstream failed"
     STOPPED = "stopped"
 
     @property
     def is_success(self) -> bool:
         """Return whether downstream tasks may run."""
         return self in (TaskState.SUCCEEDED, TaskState.UP_TO_DATE, TaskState.RESUMED)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for a reader, such as ``12.3 s``, ``5 min 3 s`` or ``2 h 5 min``; empty for 0."""
+    if not seconds:
+        return ""
+    if round(seconds, 1) < _MINUTE:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), _MINUTE)
+    return f"{minutes} min {rest} s" if minutes < _MINUTE else f"{minutes // _MINUTE} h {minutes % _MINUTE} min"
 
 
 class Outcome(NamedTuple):
@@ -38,12 +53,14 @@ class Outcome(NamedTuple):
     :param seconds: its duration.
     :param result: its result (see :class:`~airflow_provider_sewer.execution.module_runner.ModuleResult`).
     :param reason: why it did not succeed, or did not run.
+    :param usage: its usage, if it ran.
     """
 
     state: TaskState
     seconds: float = 0.0
     result: Any = None
     reason: str = ""
+    usage: TaskUsage = NO_USAGE
 
 
 class Observer(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,3 +28,11 @@ def line_logger(log: Any) -> Callable[[str], None]:
             log.info("%s", line)
 
     return write
+
+
+def clock(seconds: float) -> str:
+    """Return a point in time for a log line, in local time.
+
+    :param seconds: seconds since 1970.
+    """
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -8,12 +8,13 @@ import re
 import sys
 import threading
 import unicodedata
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.core.trusted_files import make_folder, open_own_to_write
-from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.events import Outcome, TaskState, duration_text
 from airflow_provider_sewer.execution.output import Stream, printable
 
 if TYPE_CHECKING:
@@ -21,6 +22,36 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.staleness import Decision
     from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.execution.state_file import StateFile
+
+
+class RecordedOutcomes:
+    """Observer that records the states of tasks in the state file, for ``sppe status``.
+
+    :param state: the state file. A record that it cannot take is left out.
+    """
+
+    def __init__(self, state: StateFile) -> None:
+        self._state = state
+
+    def on_decision(self, _task: Task, _decision: Decision) -> None:
+        """Do nothing: the log file has it."""
+
+    def on_start(self, task: Task, _command_line: str, _workdir: str | None) -> None:
+        """Record that the task runs."""
+        with suppress(StateError):
+            self._state.record_start(task.name)
+
+    def on_job_event(self, _task: Task, _line: str) -> None:
+        """Do nothing, as for decisions."""
+
+    def on_output(self, _task: Task, _stream: Stream, _pieces: Sequence[str]) -> None:
+        """Do nothing, as for decisions."""
+
+    def on_end(self, task: Task, outcome: Outcome) -> None:
+        """Record how the task ended."""
+        with suppress(StateError):
+            self._state.record_outcome(task.name, outcome.state.value, outcome.seconds, outcome.reason)
 
 
 _NAME_BYTES = 150
@@ -29,9 +60,13 @@ _MOST_OPEN = 16
 
 
 class PrefixedLines:
-    """Observer that prefixes each line of output with its task's name: stdout to stdout, stderr to stderr."""
+    """Observer that prefixes each line of output with its task's name: stdout to stdout, stderr to stderr.
 
-    def __init__(self) -> None:
+    :param has_workdirs: also write the working directory of each task.
+    """
+
+    def __init__(self, *, has_workdirs: bool = False) -> None:
+        self._has_workdirs = has_workdirs
         self._lock = threading.Lock()
         self._unfinished: set[tuple[str, Stream]] = set()
 
@@ -39,9 +74,10 @@ class PrefixedLines:
         """Write the reason why it runs."""
         self._write(sys.stderr, task, [f"running: {decision.reason}"])
 
-    def on_start(self, task: Task, command_line: str, _workdir: str | None) -> None:
+    def on_start(self, task: Task, command_line: str, workdir: str | None) -> None:
         """Write its command line."""
-        self._write(sys.stderr, task, [f"$ {command_line}"])
+        folder = [f"in {workdir or os.getcwd()}"] if self._has_workdirs else []
+        self._write(sys.stderr, task, [f"$ {command_line}", *folder])
 
     def on_job_event(self, task: Task, line: str) -> None:
         """Write the line about its job."""
@@ -56,7 +92,7 @@ class PrefixedLines:
 
     def on_end(self, task: Task, outcome: Outcome) -> None:
         """Write its outcome."""
-        result = f"{outcome.state.value} after {outcome.seconds:.1f} s" if outcome.seconds else outcome.state.value
+        result = _ended(outcome, duration_text(outcome.seconds))
         if outcome.state is not TaskState.SUCCEEDED and outcome.reason:
             result += f": {outcome.reason.splitlines()[0]}"
         self._write(sys.stderr, task, [result])
@@ -72,6 +108,10 @@ class PrefixedLines:
             # A character that this terminal or file cannot encode is escaped, so that it does not fail the task.
             target.write(text.encode(encoding, "backslashreplace").decode(encoding))
             target.flush()
+
+
+def _ended(outcome: Outcome, duration: str) -> str:
+    return f"{outcome.state.value} after {duration}" if duration else outcome.state.value
 
 
 def _as_redrawn(line: str) -> str:
@@ -121,7 +161,7 @@ class LogFiles:
     def on_end(self, task: Task, outcome: Outcome) -> None:
         """Write its outcome and close the file."""
         if task.name in self._unfinished or outcome.state is TaskState.UP_TO_DATE:
-            result = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
+            result = _ended(outcome, f"{outcome.seconds:.3f} s" if outcome.seconds else "") + "\n"
             with self._lock:
                 self._log(task, *(f"{line}\n" for line in outcome.reason.splitlines()), result)
                 try:

@@ -8,6 +8,7 @@ import re
 import signal
 from contextlib import ExitStack, suppress
 from textwrap import indent
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow_provider_sewer.core.command import Command, interpreter_command, shown
@@ -49,12 +50,14 @@ class RunEnvironment(NamedTuple):
     :param supervisor: pid of the process that modules are run for; when it ends, they are stopped.
     :param guardian: ends them if this process dies; by default, each has its own.
     :param variables: the environment variables that they can inherit; by default, those of this process.
+    :param assigned: variables that the run sets; those that a task sets itself override them.
     """
 
     grace: float = GRACE
     supervisor: int | None = None
     guardian: OrphanReaper | None = None
     variables: Mapping[str, str] | None = None
+    assigned: Mapping[str, str] = MappingProxyType({})
 
 
 #: Environment of a single module.
@@ -78,6 +81,7 @@ class ModuleRunner:
     :param settings: its settings; omitted ones have their defaults.
     :param runner: the environment that it runs in.
     :param secrets: values to mask, in addition to those that the environment and the call mark as secret.
+    :param shown_call: the call to show, if a user cannot repeat this one.
     """
 
     def __init__(
@@ -87,13 +91,17 @@ class ModuleRunner:
         runner: RunEnvironment = DEFAULT_ENVIRONMENT,
         *,
         secrets: Collection[str] = (),
+        shown_call: Call | None = None,
     ) -> None:
         self._call = call
+        self._shown_call = shown_call or call
         self._target = call.target
         self._settings = settings
         self._runner = runner
         self._secrets = tuple(secrets)
         self._process: Process | None = None
+        #: Usage of its process, once that has ended.
+        self.used: Mapping[str, float] = {}
         self._stopped = False
         self._at_once = False
 
@@ -115,7 +123,8 @@ class ModuleRunner:
             try:
                 command = self._command(result_file, guardian)
                 secrets = [*self._secrets, *secret_texts(command.env, self._call.argv)]
-                line = shown(command.argv, secrets)
+                repeatable = interpreter_command(command.argv[0], self._shown_call.argv, command.env, command.workdir)
+                line = shown(repeatable.argv, secrets)
                 if on_start:
                     on_start(line, command.workdir)
                 tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
@@ -135,7 +144,8 @@ class ModuleRunner:
 
     def _command(self, result_file: str, guardian: OrphanReaper) -> Command:
         settings = self._settings
-        env = build_environment(settings.env, settings.inherit_env or False, source=self._runner.variables)
+        given = {**self._runner.assigned, **settings.env}
+        env = build_environment(given, settings.inherit_env or False, source=self._runner.variables)
         try:
             python = known_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
         except InterpreterError:
@@ -164,7 +174,10 @@ class ModuleRunner:
                 sink(stream, pieces)
 
         process = self._process_of(command, guardian)
-        exit_ = process.follow(lambda stream, pieces: forward(stream, masker.mask(stream, pieces)))
+        try:
+            exit_ = process.follow(lambda stream, pieces: forward(stream, masker.mask(stream, pieces)))
+        finally:
+            self.used = process.used
         for stream in Stream:
             forward(stream, masker.rest(stream))
         if exit_.leftovers:

@@ -19,7 +19,7 @@ from airflow_provider_sewer.core.paths import absolute_path
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.staleness import Decision
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
-from airflow_provider_sewer.execution.staged_products import existing_products, read_record
+from airflow_provider_sewer.execution.product_records import existing_products, read_record
 from airflow_provider_sewer.execution.state_file import FinishedTask
 from airflow_provider_sewer.execution.task_runner import TaskRunner, missing_dependency_error, missing_product_error
 

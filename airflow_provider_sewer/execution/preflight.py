@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, ModuleNotFound, SewerError
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.core.placeholders import Result, replace_placeholders
-from airflow_provider_sewer.core.task import as_written
+from airflow_provider_sewer.core.placeholders import Result, as_written, replace_placeholders
 from airflow_provider_sewer.core.validation import find_template
 from airflow_provider_sewer.execution.interpreter import (
     check_workdir,
@@ -59,13 +58,21 @@ def reject_templates(workflow: Workflow) -> None:
     :raises InvalidTask: naming the first one.
     """
     for task in workflow.tasks.values():
-        _refuse_unknown_number(task)
-        settings = task.settings
-        called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
-        paths = [path.path for path in (*task.products, *task.dependencies)]
-        reject_template(
-            task, replace_placeholders(called, as_written), paths, settings.python, settings.env, settings.workdir
-        )
+        reject_templates_in(task)
+
+
+def reject_templates_in(task: Task) -> None:
+    """Reject values of one task that are known only to Airflow.
+
+    :raises InvalidTask: naming the first one.
+    """
+    _refuse_unknown_number(task)
+    settings = task.settings
+    called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
+    paths = [path.path for path in (*task.products, *task.dependencies)]
+    reject_template(
+        task, replace_placeholders(called, as_written), paths, settings.python, settings.env, settings.workdir
+    )
 
 
 def reject_template(task: Task, *values: Any) -> None:

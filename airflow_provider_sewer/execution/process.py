@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, Se
 from airflow_provider_sewer.execution.output import LineSplitter, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_sewer.core.command import Command
     from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
@@ -52,6 +52,8 @@ class Process:
         self.grace = grace
         self.guardian = guardian
         self.supervisor = supervisor
+        #: Usage of the command and the descendants it waited for, once it has ended: see ``TaskUsage.used``.
+        self.used: Mapping[str, float] = {}
         self.is_to_stop = False
         self.is_to_stop_at_once = False
         self._waker: int | None = None
@@ -144,6 +146,7 @@ class ProcessFollower:
         self._owner = owner
         self._child = child
         self._code: int | None = None
+        self._began = time.monotonic()
         self._sink = sink
         self._wake = wake
         self._splitters = {Stream.STDOUT: LineSplitter(), Stream.STDERR: LineSplitter()}
@@ -319,9 +322,16 @@ class ProcessFollower:
         if not self._is_unreaped():
             return
         try:
-            self._code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            _, status, usage = os.wait4(pid, 0)
         except ChildProcessError:
             self._is_reaped_elsewhere = True
+        else:
+            self._code = os.waitstatus_to_exitcode(status)
+            self._owner.used = {
+                "elapsed": round(time.monotonic() - self._began, 3),
+                "cpu": round(usage.ru_utime + usage.ru_stime, 3),
+                "max_rss": usage.ru_maxrss * 1024.0,  # kibibytes, see getrusage(2)
+            }
 
 
 def new_terminator(mark: str, grace: float, roots: Sequence[int] = ()) -> TreeTerminator:

@@ -20,7 +20,7 @@ from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.core.formats import CLAIM
 from airflow_provider_sewer.core.paths import OWN_FOLDER, sibling_path
 from airflow_provider_sewer.core.trusted_files import parse_json, read_own
-from airflow_provider_sewer.execution.staged_products import create_locked_folder
+from airflow_provider_sewer.execution.staging_folders import create_locked_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_sewer.execution.concurrency_limits import capacities, usable_processors
 from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices
 from airflow_provider_sewer.execution.job_order import AheadSlot
 
 if TYPE_CHECKING:
@@ -31,17 +32,24 @@ class Scheduler:
         no limit on jobs.
     :param limits: available amount of each resource; unlimited if not listed.
     :param slurm: decides which tasks become Slurm jobs, and which of these can be submitted ahead; none if omitted.
+    :param gpus: the GPUs of tasks on this machine; by default, none are handed out.
     """
 
     def __init__(
-        self, workflow: Workflow, jobs: int | None, limits: Mapping[str, int], slurm: ClusterJobs | None
+        self,
+        workflow: Workflow,
+        jobs: int | None,
+        limits: Mapping[str, int],
+        slurm: ClusterJobs | None,
+        gpus: GpuDevices | None = None,
     ) -> None:
         self._workflow = workflow
         self._tasks = workflow.tasks
         self._upstream = workflow.upstream
         self._limits = limits
         self._slurm = slurm
-        self.reduced_concurrency: list[str] = []
+        self.gpus = gpus or GpuDevices(None)
+        self.reduced_concurrency = list(self.gpus.notes)
         count = sum(map(self.is_job, self._tasks))
         self.max_tasks = self._with_room(jobs or usable_processors(), len(self._tasks) - count, "tasks")
         self._jobs_at_once = self._with_room(jobs or count, count, "jobs") if slurm else 0
@@ -109,6 +117,7 @@ class Scheduler:
                 started.append(name)
                 free[is_job] -= 1
                 self.under_way[name] = None
+                self.gpus.take(name, self._gpus_of(name))
                 self.ahead_slots[name] = self._new_slot(name)
         for name in started:
             self._ready.pop(name, None)
@@ -117,6 +126,7 @@ class Scheduler:
     def end(self, name: str, outcome: Outcome) -> None:
         """Record the outcome of a task."""
         self.under_way.pop(name, None)
+        self.gpus.release(name)
         self.outcomes[name] = outcome
         if outcome.state.is_success:
             self._sorter.done(name)
@@ -158,4 +168,8 @@ class Scheduler:
             taken = sum(self._tasks[other].resources.get(resource, 0) for other in self.under_way)
             if resource in self._limits and taken + amount > self._limits[resource]:
                 return False
-        return True
+        return self.gpus.has(self._gpus_of(name))
+
+    def _gpus_of(self, name: str) -> int:
+        """Return the number of GPUs of this machine that a task needs."""
+        return 0 if self.is_job(name) else self._tasks[name].resources.get(RESOURCE, 0)

@@ -14,6 +14,7 @@ import os
 import shlex
 import stat
 import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -31,11 +32,11 @@ from airflow_provider_sewer.core.trusted_files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from types import TracebackType
     from typing import Self
 
-_SUCCEEDED = "succeeded"
+_SUCCEEDED, _RUNNING = "succeeded", "running"
 _BEGIN = b'{"sewer_state": '
 #: Maximum bytes of a state file; it holds the results of tasks.
 _LARGEST = 1024 * 1024 * 1024
@@ -54,6 +55,44 @@ class FinishedTask(NamedTuple):
     at: int = 0
 
 
+class TaskOutcome(NamedTuple):
+    """State of a task in the last run.
+
+    :param state: its state.
+    :param seconds: its duration.
+    :param reason: why it did not succeed, or did not run.
+    :param at: the time of the record.
+    """
+
+    state: str
+    seconds: float = 0.0
+    reason: str = ""
+    at: str = ""
+
+
+class LastRun(NamedTuple):
+    """Last run of a workflow, as its state file has it.
+
+    :param workflow: the workflow's name.
+    :param began: the time of its start.
+    :param ended: the time of its end; ``None`` if it runs or was killed.
+    :param log_dir: folder of its log files.
+    :param run_dir: base folder of its jobs, if it has any.
+    :param process: the process that runs it, and the host.
+    :param is_running: whether it runs; on a file system without locks, this is not known.
+    :param outcomes: the states of its tasks.
+    """
+
+    workflow: str
+    began: str
+    ended: str | None
+    log_dir: str
+    run_dir: str | None
+    process: str
+    is_running: bool
+    outcomes: dict[str, TaskOutcome]
+
+
 _NOTHING: Mapping[str, FinishedTask] = MappingProxyType({})
 
 
@@ -66,6 +105,8 @@ class StateFile:
     :param start: further tasks that have succeeded, to be recorded as well.
     :param resumes: whether this run resumes the last run in the file.
     :param run_dir: base folder of the run's jobs, if it has any.
+    :param log_dir: folder of the run's log files, for :func:`read_last_run`.
+    :param tasks: names of the run's tasks, likewise.
     :raises StateError: when another run holds it or may have jobs left, or when it cannot be read or written.
     """
 
@@ -78,6 +119,8 @@ class StateFile:
         start: Mapping[str, FinishedTask] = _NOTHING,
         resumes: bool = False,
         run_dir: str | None = None,
+        log_dir: str | None = None,
+        tasks: Collection[str] = (),
     ) -> None:
         self.path = path
         self._writing = threading.Lock()
@@ -108,6 +151,7 @@ class StateFile:
                 "series": self.series,
                 "run": self.run,
                 **({"run_dir": run_dir} if run_dir else {}),
+                **({"log_dir": os.path.abspath(log_dir), "tasks": list(tasks)} if log_dir else {}),
                 "pid": os.getpid(),
                 "host": os.uname().nodename,
                 "at": _now(),
@@ -148,6 +192,14 @@ class StateFile:
         else:
             self._write({"task": task, "state": state, "at": _now(), **({"reason": reason} if reason else {})})
 
+    def record_start(self, task: str) -> None:
+        """Record for a reader of the last run that a task runs."""
+        self._write({"outcome_of": task, "as": _RUNNING, "at": _now()})
+
+    def record_outcome(self, task: str, state: str, seconds: float, reason: str) -> None:
+        """Record for a reader of the last run how a task ended; another run does not use it."""
+        self._write({"outcome_of": task, "as": state, "seconds": round(seconds, 3), "reason": reason, "at": _now()})
+
     def _write(self, *lines: dict[str, Any]) -> None:
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with self._writing:
@@ -183,7 +235,11 @@ class StateFile:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.1)  # ``sppe status`` holds it for a moment
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StateError(
                 f"{self._holder()} is using the state file {self.path}; wait for it, or name another with --state"
@@ -198,12 +254,64 @@ class StateFile:
         return "another run"
 
 
-def read_state(path: str, workflow: str) -> dict[str, FinishedTask]:
+def read_state(path: str, workflow: str | None) -> dict[str, FinishedTask]:
     """Return the tasks that succeeded according to a state file; an empty mapping if it does not exist.
+
+    :param workflow: the workflow's name; ``None`` accepts any.
 
     :raises StateError: when it is the state of another workflow, or not a state file.
     """
     return _read(path, workflow)[0] if os.path.exists(path) else {}
+
+
+def read_last_run(path: str) -> LastRun:
+    """Return the last run of a state file.
+
+    :raises StateError: when the file cannot be read, or no run has recorded its tasks in it.
+    """
+    lines = _lines(path)[0]
+    first = next((at for at in reversed(range(len(lines))) if "log_dir" in lines[at]), None)
+    if first is None:
+        raise StateError(f"{path}: no run has recorded its tasks in this file; run the workflow first")
+    header, ends = lines[first], [line for line in lines[first:] if "sewer_end" in line]
+    outcomes = {str(each): TaskOutcome("waiting") for each in header["tasks"]}
+    for line in lines[first:]:
+        if "outcome_of" in line:
+            values = line["as"], float(line.get("seconds", 0)), line.get("reason", ""), line["at"]
+            outcomes[str(line["outcome_of"])] = TaskOutcome(*values)
+    return LastRun(
+        workflow=str(header["workflow"]),
+        began=str(header["at"]),
+        ended=str(ends[-1]["at"]) if ends else None,
+        log_dir=str(header["log_dir"]),
+        run_dir=header.get("run_dir"),
+        process=f"process {header['pid']} on {header['host']}",
+        is_running=_is_locked(path),
+        outcomes=outcomes,
+    )
+
+
+def may_have_jobs(path: str) -> bool:
+    """Return whether the last run of a state file was killed and may have left jobs.
+
+    :raises StateError: when it is not a state file.
+    """
+    lines = _lines(path)[0]
+    if not lines or "sewer_state" not in lines[0]:
+        raise StateError(f"{path} is not a state file")
+    starts = [at for at, line in enumerate(lines) if "sewer_state" in line]
+    return "run_dir" in lines[starts[-1]] and not any("sewer_end" in line for line in lines[starts[-1] :])
+
+
+def _is_locked(path: str) -> bool:
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # no file locks here
+    return False
 
 
 def records_since(path: str, moment: float) -> set[str]:
@@ -232,10 +340,10 @@ def _last_header(path: str, workflow: str) -> dict[str, Any]:
     return {}
 
 
-def _read(path: str, workflow: str) -> tuple[dict[str, FinishedTask], int]:
+def _read(path: str, workflow: str | None) -> tuple[dict[str, FinishedTask], int]:
     """Return the tasks that succeeded, and the number of bytes of the complete lines."""
     lines, length = _lines(path)
-    if lines and lines[0].get("workflow") != workflow:
+    if lines and workflow is not None and lines[0].get("workflow") != workflow:
         whose = f" but of {lines[0]['workflow']!r}" if "workflow" in lines[0] else ""
         raise StateError(f"{path} is not the state of workflow {workflow!r}{whose}; name its own with --state")
     done: dict[str, FinishedTask] = {}
@@ -243,8 +351,8 @@ def _read(path: str, workflow: str) -> tuple[dict[str, FinishedTask], int]:
         if line.get("state") == _SUCCEEDED:
             with STATE.reading(f"{path}:{at + 1}"):
                 done[str(line["task"])] = FinishedTask(line["command"], line["result"], at)
-        else:
-            done.pop(str(line.get("task")), None)
+        elif "task" in line:
+            done.pop(str(line["task"]), None)
     return done, length
 
 

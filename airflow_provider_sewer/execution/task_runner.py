@@ -21,12 +21,9 @@ from airflow_provider_sewer.core.staleness import (
 )
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.module_runner import DEFAULT_ENVIRONMENT, ModuleRunner, RunEnvironment
-from airflow_provider_sewer.execution.staged_products import (
-    StagedProducts,
-    existing_products,
-    files_beside,
-    fingerprints_of,
-)
+from airflow_provider_sewer.execution.product_records import existing_products, files_beside, fingerprints_of
+from airflow_provider_sewer.execution.staged_products import StagedProducts
+from airflow_provider_sewer.execution.usage import NO_USAGE, TaskUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -49,9 +46,9 @@ class TaskRunner:
     :param secrets: values to mask, in addition to those that the task marks as secret.
     :param after: the upstream tasks that it depends on by more than files.
     :param origins: computes the fingerprints of its code and its environment.
+    :param dag_run: its DAG and DAG run, if any.
 
-    Two attributes can be set: ``runs_before``, the return values of :meth:`latest_run` for other upstream tasks, by
-    name; and ``dag_run``, its DAG and DAG run.
+    The attribute ``runs_before`` can be set: the return values of :meth:`latest_run` for other upstream tasks, by name.
     """
 
     def __init__(
@@ -63,27 +60,31 @@ class TaskRunner:
         secrets: Collection[str] = (),
         after: Sequence[Task] = (),
         origins: Fingerprinter | None = None,
+        dag_run: Sequence[str] | None = None,
     ) -> None:
-        self._task = task
+        self.task = task
         self._results = results
         self._runner = runner
         self._secrets = secrets
         self._after = after
         self.runs_before: Mapping[str, str] = {}
-        self.dag_run: Sequence[str] | None = None
+        self.dag_run = dag_run
         self._origins = origins or Fingerprinter()
         self._workdir = task.settings.workdir
+        #: The absolute paths of the products, and of the dependencies by the paths that the task declares.
+        self.product_files = {product: absolute_path(product.path, self._workdir) for product in task.products}
+        self._dependencies = {each.path: absolute_path(each.path, self._workdir) for each in task.dependencies}
         self._run: ModuleRunner | None = None
         self._stopped: bool | None = None
 
     @property
-    def task(self) -> Task:
-        """Return the task."""
-        return self._task
+    def usage(self) -> TaskUsage:
+        """Return the usage of the attempt, once it has ended."""
+        return TaskUsage(self._run.used) if self._run else NO_USAGE
 
     def latest_run(self) -> str | None:
         """Return an identifier of the run that produced its current products; ``None`` if no record has one."""
-        return _latest_run(self._task)
+        return _latest_run(self.task)
 
     def decision(
         self,
@@ -104,7 +105,7 @@ class TaskRunner:
         :raises InvalidTask: when the decision depends on a result that is not known.
         :raises ProductError: when a dependency cannot be read.
         """
-        task = self._task
+        task = self.task
         if task.run_policy.run_when == "always":
             return decide(StalenessInputs(task.run_policy, (), {}, command="")), None
         states = existing_products(task.products, self._workdir)
@@ -112,7 +113,7 @@ class TaskRunner:
             states = [each._replace(record=each.record and each.record._replace(is_removed=False)) for each in states]
         records = [each.record for each in states if each.record]
         with self._reading_named():
-            staleness = StalenessInputs(task.run_policy, states, self._dependencies(), command="")
+            staleness = StalenessInputs(task.run_policy, states, self._dependencies, command="")
             if task.run_policy.run_when == "stale":
                 staleness = staleness._replace(
                     command=self.command(),
@@ -135,12 +136,14 @@ class TaskRunner:
         :raises ProductError: when a dependency does not exist, or a product was not created.
         :raises SewerError: as :meth:`~airflow_provider_sewer.execution.module_runner.ModuleRunner.run` does.
         """
-        task = self._task
+        task = self.task
         inputs = self.inputs()
         staged = StagedProducts(task.name, task.products, self._workdir)
         staged.begin()
         try:
-            self._run = ModuleRunner(self.call(staged), task.settings, self._runner, secrets=self._secrets)
+            self._run = ModuleRunner(
+                self.call(staged), task.settings, self._runner, secrets=self._secrets, shown_call=self.repeatable_call()
+            )
             if self._stopped is not None:
                 self._run.stop(at_once=self._stopped)
             result = staged.unstage_paths(self._run.run(sink, on_start=on_start).value)
@@ -155,14 +158,14 @@ class TaskRunner:
 
         :raises SewerError: as :meth:`decision` does.
         """
-        states = existing_products(self._task.products, self._workdir)
+        states = existing_products(self.task.products, self._workdir)
         if not states or any(each.record is None for each in states):
             return None
         with self._reading_named():
             staleness = StalenessInputs(
-                self._task.run_policy._replace(run_when="stale"),
+                self.task.run_policy._replace(run_when="stale"),
                 states,
-                self._dependencies(),
+                self._dependencies,
                 command=self.command(),
                 code=self._code(),
                 environment=self._environment(),
@@ -173,7 +176,7 @@ class TaskRunner:
 
     def missing_product(self) -> str | None:
         """Return a clause that names a missing or incomplete product; ``None`` if all products are complete."""
-        return missing_reason(existing_products(self._task.products, self._workdir))
+        return missing_reason(existing_products(self.task.products, self._workdir))
 
     def inputs(self) -> Inputs:
         """Return the current inputs of its products.
@@ -182,11 +185,11 @@ class TaskRunner:
         :raises SewerError: when its code or environment is tracked and cannot be found.
         """
         self._require_dependencies()
-        if not self._task.products:
+        if not self.task.products:
             return Inputs({})
-        by_content = self._task.run_policy.compare == "content"
+        by_content = self.task.run_policy.compare == "content"
         with self._reading_named():
-            fingerprints = fingerprints_of(self._dependencies(), read=by_content)
+            fingerprints = fingerprints_of(self._dependencies, read=by_content)
             return Inputs(fingerprints, self._runs_before(), self._code(), self._environment())
 
     def call(self, staged: StagedProducts | None) -> Call:
@@ -194,7 +197,15 @@ class TaskRunner:
 
         :param staged: maps products to their staging paths; without it, they have their real ones.
         """
-        return self._task.call(lambda marker: self._filled(marker, staged))
+        return self.task.call(lambda marker: self._filled(marker, staged))
+
+    def repeatable_call(self) -> Call:
+        """Return the call with the real paths of the products, which a user can repeat."""
+        return self.task.call(
+            lambda marker: (
+                path_for_module(marker.path) if isinstance(marker, PathMarker) else self._filled(marker, None)
+            )
+        )
 
     def commit(self, staged: StagedProducts, inputs: Inputs, result: Any) -> None:
         """Commit the products with a record of their inputs.
@@ -203,7 +214,7 @@ class TaskRunner:
         :param result: the result of the task.
         :raises ProductError: when a product was not written.
         """
-        task = self._task
+        task = self.task
         if not task.products:
             return
         record = ProductRecord(task.name, self.command(), None, *inputs, result=result, dag_run=self.dag_run)
@@ -218,7 +229,7 @@ class TaskRunner:
 
     def command(self) -> str:
         """Return a digest of the task's signature, which changes with its parameters."""
-        signature = self._task.signature(lambda marker: self._filled(marker, None))
+        signature = self.task.signature(lambda marker: self._filled(marker, None))
         return hashlib.sha256(_COMMANDS.encode(signature).encode()).hexdigest()
 
     def _filled(self, marker: Marker, staged: StagedProducts | None) -> Any:
@@ -236,12 +247,12 @@ class TaskRunner:
         return {**self.runs_before, **{name: run for name, run in runs.items() if run is not None}}
 
     def _code(self) -> str | None:
-        return self._origins.code_fingerprint(self._task) if "code" in self._task.run_policy.stale_with else None
+        return self._origins.code_fingerprint(self.task) if "code" in self.task.run_policy.stale_with else None
 
     def _environment(self) -> str | None:
         return (
-            self._origins.environment_fingerprint(self._task)
-            if "environment" in self._task.run_policy.stale_with
+            self._origins.environment_fingerprint(self.task)
+            if "environment" in self.task.run_policy.stale_with
             else None
         )
 
@@ -251,12 +262,12 @@ class TaskRunner:
             yield
         except OSError as error:
             raise ProductError(
-                f"task {self._task.name!r}: cannot check whether it is up to date: {error.filename}: {error.strerror}",
-                self._task.source,
+                f"task {self.task.name!r}: cannot check whether it is up to date: {error.filename}: {error.strerror}",
+                self.task.source,
             ) from None
 
     def _result(self, marker: Result) -> Any:
-        task = self._task
+        task = self.task
         try:
             if marker.task.name not in self._results:
                 raise InvalidTask(f"{marker!r} is not known: its task is not run here, and no earlier run saved it")
@@ -264,17 +275,14 @@ class TaskRunner:
         except InvalidTask as error:
             raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
 
-    def _dependencies(self) -> dict[str, str]:
-        return {each.path: absolute_path(each.path, self._workdir) for each in self._task.dependencies}
-
     def _files_beside(self) -> dict[str, list[str]]:
-        return {path: files_beside(file) for path, file in self._dependencies().items()}
+        return {path: files_beside(file) for path, file in self._dependencies.items()}
 
     def _require_dependencies(self) -> None:
-        for dependency in self._task.dependencies:
-            file = absolute_path(dependency.path, self._workdir)
+        for dependency in self.task.dependencies:
+            file = self._dependencies[dependency.path]
             if not os.path.exists(file):
-                raise missing_dependency_error(self._task, dependency, file)
+                raise missing_dependency_error(self.task, dependency, file)
 
 
 def _latest_run(task: Task) -> str | None:

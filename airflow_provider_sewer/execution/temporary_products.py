@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sewer.core.errors import ProductError, SewerError
 from airflow_provider_sewer.core.paths import absolute_path
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
-from airflow_provider_sewer.execution.staged_products import remove_temporary
+from airflow_provider_sewer.execution.product_removal import remove_temporary
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.paths import Product

@@ -18,6 +18,7 @@ from airflow_provider_sewer.core.staleness import Decision
 from airflow_provider_sewer.core.validation import check_limits
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices
 from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.execution.module_runner import GRACE, RunEnvironment
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
@@ -34,6 +35,7 @@ from airflow_provider_sewer.execution.process import LONGEST_WAIT, Process
 from airflow_provider_sewer.execution.scheduler import Scheduler
 from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.execution.temporary_products import TemporaryProducts
+from airflow_provider_sewer.execution.usage import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -84,7 +86,8 @@ class WorkflowRunner:
         self._slurm = slurm
         self._limits = dict(limits or {})
         #: Used by the thread that holds the lock.
-        self._schedule = Scheduler(self._workflow, jobs, self._limits, slurm)
+        variables = dict(os.environ)
+        self._schedule = Scheduler(self._workflow, jobs, self._limits, slurm, self._gpus(variables))
         self._scheduling = threading.Lock()
         self._forced = tuple(forced)
         self._state: StateFile | None = None
@@ -96,7 +99,7 @@ class WorkflowRunner:
         self._observers = observers
         self._grace = grace
         self._guardian = OrphanReaper(grace)
-        self._runner = RunEnvironment(grace, guardian=self._guardian, variables=dict(os.environ))
+        self._runner = RunEnvironment(grace, guardian=self._guardian, variables=variables)
         self._running: dict[str, TaskRun] = {}
         self._aborted: dict[str, str] = {}
         self._workers = WorkerThreads()
@@ -106,6 +109,13 @@ class WorkflowRunner:
         self._stopped_at_once = False
         self._kill_at: float | None = None
 
+    def _gpus(self, variables: Mapping[str, str]) -> GpuDevices:
+        """Return the GPUs that this run hands out; none if no task on this machine needs one."""
+        local = (task for task in self._tasks.values() if not (self._slurm and self._slurm.runs_on_slurm(task)))
+        if not any(RESOURCE in task.resources for task in local):
+            return GpuDevices(None)
+        return GpuDevices.of_run(self._limits.get(RESOURCE), variables)
+
     def check(self) -> list[str]:
         """Validate the workflow before any task runs.
 
@@ -114,6 +124,7 @@ class WorkflowRunner:
         """
         reject_templates(self._workflow)
         check_limits(self._limits, self._tasks)
+        self._schedule.gpus.check(task for name, task in self._tasks.items() if not self._schedule.is_job(name))
         require_inputs(self._workflow, self._forced)
         if self._slurm:
             self._slurm.check(self._tasks.values())
@@ -168,6 +179,11 @@ class WorkflowRunner:
         self._kill_at = time.monotonic() + (0.0 if at_once else self._grace) + _BACKSTOP
         for run in list(self._running.values()):
             run.stop(at_once=at_once)
+
+    @property
+    def tasks_under_way(self) -> int:
+        """Return the number of tasks that run, here or as jobs."""
+        return len(self._running)
 
     @property
     def jobs_under_way(self) -> int:
@@ -250,6 +266,7 @@ class WorkflowRunner:
 
     def _ran(self, name: str, task: Task) -> Outcome:
         began = time.monotonic()
+        usage = NO_USAGE
         try:
             run = self._running[name] = self._new_run(name, task)
             if self._stopped:
@@ -261,18 +278,23 @@ class WorkflowRunner:
                 self._abort_job(name)
                 outcome = Outcome(TaskState.UP_TO_DATE, result=result, reason=decision.reason)
             else:
-                result = run.run(
-                    lambda stream, pieces: self._notify_output(task, stream, pieces),
-                    on_start=lambda line, workdir: self._notify_start(task, line, workdir),
-                )
-                outcome = Outcome(TaskState.SUCCEEDED, time.monotonic() - began, result)
+                for variable, devices in self._schedule.gpus.variables_of(name).items():
+                    self._notify(task, f"{variable}={devices}")
+                try:
+                    result = run.run(
+                        lambda stream, pieces: self._notify_output(task, stream, pieces),
+                        on_start=lambda line, workdir: self._notify_start(task, line, workdir),
+                    )
+                finally:
+                    usage = run.usage
+                outcome = Outcome(TaskState.SUCCEEDED, time.monotonic() - began, result, usage=usage)
             self._record(name, outcome, run)
         except ModuleTerminated as error:
             if name in self._aborted:
                 return Outcome(TaskState.UPSTREAM_FAILED, reason=self._aborted[name])
-            return Outcome(TaskState.STOPPED, time.monotonic() - began, reason=str(error))
+            return Outcome(TaskState.STOPPED, time.monotonic() - began, reason=str(error), usage=usage)
         except BaseException as error:  # run() waits for an outcome
-            return Outcome(TaskState.FAILED, time.monotonic() - began, reason=self._reason(error))
+            return Outcome(TaskState.FAILED, time.monotonic() - began, reason=self._reason(error), usage=usage)
         else:
             return outcome
         finally:
@@ -283,7 +305,7 @@ class WorkflowRunner:
         run = TaskRunner(
             task,
             results_for(self._workflow, task, [self._schedule.outcomes, self._state.done if self._state else {}]),
-            self._runner,
+            self._runner._replace(assigned=self._schedule.gpus.variables_of(name)),
             after=upstream_by_value(self._workflow, name),
             origins=self._origins,
         )

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.call import CALLER_FILE
+from airflow_provider_sewer.core.errors import InvalidTask, SewerError
 from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.placeholders import Result, as_written
 from airflow_provider_sewer.core.secret_detection import as_variable, masked_env, masked_words, secret_texts
+from airflow_provider_sewer.execution.preflight import reject_templates_in
 from airflow_provider_sewer.exporters.json_text import to_json_text
 from airflow_provider_sewer.exporters.jsonc import Value, fail, parse
 from airflow_provider_sewer.exporters.jsonc_edit import Edit, appended, applied, replaced, style_of
 from airflow_provider_sewer.exporters.text_files import read_text, replace_text
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container, Iterable
 
+    from airflow_provider_sewer.core.placeholders import Marker
     from airflow_provider_sewer.core.task import Task
 
 #: Format version that VS Code writes.
@@ -27,15 +32,58 @@ VERSION = "0.2.0"
 _DEBUGGERS = ("debugpy", "python", None)
 
 #: Keys that are set from a task. A key that the task does not set is removed.
-_TASK_KEYS = frozenset({"name", "type", "request", "module", "code", "args", "console", "python", "cwd", "env"})
+_TASK_KEYS = frozenset({
+    "name", "type", "request", "module", "program", "code", "args", "console", "python", "cwd", "env",
+})  # fmt: skip
 
+_WORKSPACE = "${workspaceFolder}"
 _VARIABLE = re.compile(r"\$\{env:(\w+)\}")
 _BYTE_ORDER_MARK = "\ufeff"
 _WHITE_SPACE = " \t\r\n"
 
 
-def launch_configuration(task: Task) -> dict[str, Any]:
-    """Return the debug configuration of a task.
+class DebugContext(NamedTuple):
+    """Values that debug configurations depend on, besides their tasks.
+
+    :param workspace: the folder that VS Code opens; paths in it are relative to ``${workspaceFolder}``.
+    :param results: results that earlier runs saved, by task name.
+    """
+
+    workspace: str = ""
+    results: Mapping[str, Any] = {}
+
+
+_ANYWHERE = DebugContext()
+
+
+def missing_value(task: Task, results: Mapping[str, Any]) -> str | None:
+    """Return why a task cannot be debugged: it depends on a value that only a run has; ``None`` if it can.
+
+    :param results: results that earlier runs saved, by task name.
+    """
+    try:
+        reject_templates_in(task)
+    except InvalidTask as error:
+        return str(error)
+    for result in task.results:
+        problem = _unsaved(result, results)
+        if problem is not None:
+            return f"{task.source}: task {task.name!r}: {problem}"
+    return None
+
+
+def _unsaved(result: Result, results: Mapping[str, Any]) -> str | None:
+    if result.task.name not in results:
+        return f"no earlier run saved {result!r}; run {result.task.name!r} first"
+    try:
+        result.resolve(results[result.task.name])
+    except InvalidTask as error:
+        return str(error)
+    return None
+
+
+def launch_configuration(task: Task, context: DebugContext = _ANYWHERE) -> dict[str, Any]:
+    """Return the debug configuration of a task for which :func:`missing_value` finds nothing.
 
     ``env`` has only the variables of the task; VS Code adds them to its own environment. A secret is replaced with
     ``${env:NAME}``, which VS Code reads from the environment it was started in. VS Code also expands other ``${…}`` in
@@ -46,40 +94,61 @@ def launch_configuration(task: Task) -> dict[str, Any]:
         "name": task.name,
         "type": "debugpy",
         "request": "launch",
-        **_target(task),
+        **_target(task, context),
         "console": "integratedTerminal",
     }
     # VS Code does not expand "~".
     if settings.python is not None:
-        configuration["python"] = os.path.expanduser(settings.python)
-    if settings.workdir is not None:
-        configuration["cwd"] = os.path.expanduser(settings.workdir)
+        configuration["python"] = _in_workspace(os.path.expanduser(settings.python), context)
+    workdir = os.path.expanduser(settings.workdir) if settings.workdir is not None else os.getcwd()
+    if settings.workdir is not None or (context.workspace and workdir != context.workspace):
+        configuration["cwd"] = _in_workspace(workdir, context)
     if settings.env:
         configuration["env"] = masked_env(settings.env, as_variable)
     return configuration
 
 
-def _target(task: Task) -> dict[str, Any]:
-    option, target, *arguments = task.call().argv
+def _target(task: Task, context: DebugContext) -> dict[str, Any]:
+    def filled(marker: Marker) -> Any:
+        return marker.resolve(context.results[marker.task.name]) if isinstance(marker, Result) else as_written(marker)
+
+    call = task.call(filled)
+    _, target, *arguments = call.argv
+    if call.is_function:
+        target = _in_workspace(CALLER_FILE, context)
     shown = masked_words(arguments, Secrets(secret_texts(task.settings.env)), as_variable)
-    return {"module" if option == "-m" else "code": target, "args": shown}
+    return {"program" if call.is_function else "module": target, "args": shown}
 
 
-def variables_needed(tasks: Iterable[Task]) -> list[str]:
+def _in_workspace(path: str, context: DebugContext) -> str:
+    """Return a path relative to the folder that VS Code opens, if it is in it; a bare name stays."""
+    workspace = context.workspace
+    if not workspace or os.sep not in path:
+        return path
+    absolute = os.path.abspath(path)
+    if absolute == workspace:
+        return _WORKSPACE
+    is_inside = absolute.startswith(workspace.rstrip(os.sep) + os.sep)
+    return f"{_WORKSPACE}/{os.path.relpath(absolute, workspace)}" if is_inside else path
+
+
+def variables_needed(tasks: Iterable[Task], context: DebugContext = _ANYWHERE) -> list[str]:
     """Return the variables that the debug configurations take from the environment of VS Code."""
-    texts = json.dumps([launch_configuration(task) for task in tasks])
+    texts = json.dumps([launch_configuration(task, context) for task in tasks])
     return list(dict.fromkeys(_VARIABLE.findall(texts)))
 
 
-def launch_json(tasks: Iterable[Task], version: str = VERSION) -> str:
+def launch_json(tasks: Iterable[Task], version: str = VERSION, context: DebugContext = _ANYWHERE) -> str:
     """Return a new ``launch.json`` with a configuration for each task.
 
     :raises SewerError: when two tasks have the same name.
     """
-    return _new_text(_configurations(tasks), version)
+    return _new_text(_configurations(tasks, context), version)
 
 
-def merged_launch_json(existing: str, tasks: Iterable[Task], version: str = VERSION) -> str:
+def merged_launch_json(
+    existing: str, tasks: Iterable[Task], version: str = VERSION, context: DebugContext = _ANYWHERE
+) -> str:
     """Merge tasks into the text of an existing ``launch.json``.
 
     A configuration with the name of a task is updated in place and keeps keys added by the user; other tasks are
@@ -89,10 +158,12 @@ def merged_launch_json(existing: str, tasks: Iterable[Task], version: str = VERS
     :raises SewerError: when two tasks have the same name, or the text is not a valid ``launch.json``; then
         with line and column.
     """
-    return _merged(existing, _configurations(tasks), version)
+    return _merged(existing, _configurations(tasks, context), version)
 
 
-def write_launch_json(path: str | os.PathLike[str], tasks: Iterable[Task], version: str = VERSION) -> None:
+def write_launch_json(
+    path: str | os.PathLike[str], tasks: Iterable[Task], version: str = VERSION, context: DebugContext = _ANYWHERE
+) -> None:
     """Merge tasks into a ``launch.json``, which is created if missing.
 
     A symbolic link is followed. A file without changes is not written.
@@ -100,7 +171,7 @@ def write_launch_json(path: str | os.PathLike[str], tasks: Iterable[Task], versi
     :raises SewerError: when two tasks have the same name, or the file cannot be read, parsed or written; the file is
         then unchanged.
     """
-    configurations = _configurations(tasks)
+    configurations = _configurations(tasks, context)
     existing = read_text(path)
     try:
         text = _new_text(configurations, version) if existing is None else _merged(existing, configurations, version)
@@ -110,13 +181,13 @@ def write_launch_json(path: str | os.PathLike[str], tasks: Iterable[Task], versi
         replace_text(path, text)
 
 
-def _configurations(tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
+def _configurations(tasks: Iterable[Task], context: DebugContext) -> dict[str, dict[str, Any]]:
     named: dict[str, Task] = {}
     for task in tasks:
         other = named.setdefault(task.name, task)
         if other is not task:
             raise SewerError(f"two tasks are named {task.name!r}; the other one is at {other.source}", task.source)
-    return {name: launch_configuration(task) for name, task in named.items()}
+    return {name: launch_configuration(task, context) for name, task in named.items()}
 
 
 def _new_text(configurations: Mapping[str, dict[str, Any]], version: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.cli_args import to_arguments
 from airflow_provider_sewer.core.masking import Secrets
-from airflow_provider_sewer.core.placeholders import replace_placeholders
+from airflow_provider_sewer.core.placeholders import as_written, replace_placeholders
 from airflow_provider_sewer.core.secret_detection import (
     as_variable,
     looks_secret,
@@ -21,7 +21,6 @@ from airflow_provider_sewer.core.secret_detection import (
     secret_texts,
     variable_name,
 )
-from airflow_provider_sewer.core.task import as_written
 from airflow_provider_sewer.exporters.json_text import to_json_text
 
 if TYPE_CHECKING:
@@ -130,7 +129,9 @@ class _PlainData:
                 for key, inner in value.items()
             }
         if isinstance(value, (list, tuple)):
-            return [self.data(inner) for inner in value]
+            texts = [str.__str__(inner) for inner in value if isinstance(inner, str)]
+            words = iter(masked_words(texts, self._secrets, as_variable))  # they can be an option and its value
+            return [next(words) if isinstance(inner, str) else self.data(inner) for inner in value]
         if isinstance(value, AbstractSet):
             # The order of strings in a set differs between processes.
             return sorted((self.data(inner) for inner in value), key=repr)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import InvalidWorkflow, WorkflowFileError, unknown_name
+from airflow_provider_sewer.core.errors import InvalidWorkflow, SewerError, WorkflowFileError, unknown_name
 from airflow_provider_sewer.core.recording import Recorder, Run, recording
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
@@ -65,7 +65,10 @@ def load_workflow(
     with _loaded(path) as (module, loading):
         declared = _declared_workflows(module, loading)
         if declared:
-            return _recorded(declared[select_workflow(workflow, list(declared), str(module.__file__))], arguments or {})
+            name = select_workflow(workflow, list(declared), str(module.__file__))
+            found = _recorded(declared.pop(name), arguments or {})
+            found.unused = _unused(vars(module)["__sewer_tasks__"], found, declared)
+            return found
         _refuse_arguments(arguments, module)
         return _workflow_of_whole_file(module, loading, workflow)
 
@@ -143,6 +146,18 @@ def _recorded(function: Any, arguments: Mapping[str, Any]) -> Workflow:
         function(**arguments)
     doc = inspect.cleandoc(function.__doc__ or "")
     return Workflow.of_runs(function.__name__, recorder.runs, stated=recorder.edges, doc=doc, source=source)
+
+
+def _unused(tasks: list[Task], found: Workflow, others: Mapping[str, FunctionType]) -> tuple[Task, ...]:
+    """Return the tasks of a file that no workflow runs; none if another workflow cannot be recorded."""
+    unused = [task for task in tasks if found.name_of(task.name) is None]
+    for function in others.values() if unused else ():
+        try:
+            other = _recorded(function, {})
+        except SewerError:  # such as one that requires arguments
+            return ()
+        unused = [task for task in unused if other.name_of(task.name) is None]
+    return tuple(unused)
 
 
 def _refuse_arguments(arguments: Mapping[str, Any] | None, module: ModuleType) -> None:

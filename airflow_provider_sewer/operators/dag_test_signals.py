@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow.sdk import Context
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 #: The module of the handler that Airflow sets for SIGTERM before each try.
 _TASK_RUNNER = "airflow.sdk.execution_time.task_runner"
@@ -21,7 +21,7 @@ _interrupted: set[tuple[str, str]] = set()
 
 
 @contextmanager
-def interruptible(context: Context, *, is_supervised: bool) -> Iterator[None]:
+def interruptible(ti: RuntimeTaskInstanceProtocol, *, is_supervised: bool) -> Iterator[None]:
     """Fail the task without a retry when its process gets SIGTERM or SIGINT, and all later tries of its run.
 
     Nothing changes on a worker, whose supervisor ends it. In a process without a supervisor, Airflow's handler calls
@@ -35,7 +35,7 @@ def interruptible(context: Context, *, is_supervised: bool) -> Iterator[None]:
     if is_supervised or not _has_airflows_handler():
         yield
         return
-    run = (str(context["ti"].dag_id), str(context["ti"].run_id))
+    run = (str(ti.dag_id), str(ti.run_id))
     if run in _interrupted:
         raise AirflowFailException("This run was interrupted by SIGTERM or SIGINT; not starting further tasks")
     signal.signal(signal.SIGTERM, _interrupt)

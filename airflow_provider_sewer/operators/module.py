@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
-import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.definitions._internal.contextmanager import DagContext
-from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_provider_sewer.core.call import checked_kwargs, function_call
-from airflow_provider_sewer.core.cli_args import to_arguments
-from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, SecretWarning, UntrustedPath
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, UntrustedPath
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.paths import PathMarker, checked_text
-from airflow_provider_sewer.core.secret_detection import exposed, secret_texts
+from airflow_provider_sewer.core.secret_detection import secret_texts
+from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.source import SourceLine
-from airflow_provider_sewer.core.staleness import RunPolicy
-from airflow_provider_sewer.core.task import Task, checked_target
+from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.validation import is_template
 from airflow_provider_sewer.execution.module_runner import GRACE, ModuleResult, RunEnvironment
 from airflow_provider_sewer.execution.task_log import log_output
@@ -32,43 +27,29 @@ from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
 from airflow_provider_sewer.operators.assets import PathBase
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
-from airflow_provider_sewer.operators.logical_date import NamesMissingDate
+from airflow_provider_sewer.operators.field_checks import check_fields, check_list, check_mapping, known, seconds
 from airflow_provider_sewer.operators.openlineage import lineage_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
-from airflow_provider_sewer.operators.secret_fields import (
-    hide_in_mapped,
-    hide_secrets,
-    reveal_secrets,
-    rows_of,
-    stored_in_defaults,
-    stored_secrets,
-)
+from airflow_provider_sewer.operators.secret_fields import hide_secrets, reveal_secrets
+from airflow_provider_sewer.operators.secret_warnings import HidingPartial, warn_of_secrets
+from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.template_fields import TemplateFields
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
-from airflow_provider_sewer.operators.workdir_warning import OncePerDag, line_in, warn_without_workdir
-from airflow_provider_sewer.operators.xcom import check_for_mapping, pull_upstream_runs, push_run_info
-from airflow_provider_sewer.operators.xcom_references import is_reference
+from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
+from airflow_provider_sewer.operators.xcom import pull_upstream_runs, push_run_info
+from airflow_provider_sewer.operators.xcom_values import check_for_mapping, check_xcom_value
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
-    from airflow.sdk.definitions._internal.expandinput import ExpandInput
-    from airflow.sdk.definitions.mappedoperator import MappedOperator
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.task import Path
 
-Prepared = TypeVar("Prepared")
 
-#: Set while operators are created from tasks, which report their secrets with the line of the task.
-are_secrets_named: ContextVar[bool] = ContextVar("are_secrets_named", default=False)
-is_first_of = OncePerDag()
-#: Placeholder for the name of a module or function that is known only at run time.
-_RUNTIME_NAME = "{{ … }}"
-_AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
-
-
-class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
+class PythonModuleOperator(TemplateFields, BaseOperator):
     """Run ``python -m module`` with parameters and flags, or call a function, in an interpreter of your choice.
 
     The module does not need Airflow. Its output is logged as it arrives. The XCom is the JSON value in the file
@@ -161,13 +142,13 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         self.arguments = arguments
         self.module = module
         self.parameters_and_flags = self._markers.extract(parameters_and_flags, "parameters_and_flags")
-        self.args = self._markers.extract(_as_list(args), "args")
+        self.args = self._markers.extract(_as_list("args", args), "args")
         self.use_underscores = use_underscores
         self.function = function
         self.op_kwargs = self._markers.extract(op_kwargs, "op_kwargs")
-        self.products = self._markers.extract(_as_list(products), "products")
-        self.dependencies = self._markers.extract(_as_list(dependencies), "dependencies")
-        self.stale_after = list(stale_after)
+        self.products = self._markers.extract(_as_list("products", products), "products")
+        self.dependencies = self._markers.extract(_as_list("dependencies", dependencies), "dependencies")
+        self.stale_after = bounded_list("stale_after", stale_after)
         self.run_when = run_when
         self.compare = compare
         self.stale_with = stale_with
@@ -183,10 +164,10 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         self._task_run: TaskRunner | None = None
         self._killed = False
         # The DAG may be created in another file than the one Airflow sets after parsing.
-        self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
+        self._folder = folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
         self._check_known_fields()
-        self._warn_of_secrets()
-        listed = (_known(self.products), _known(self.dependencies))
+        warn_of_secrets(self.task_id, self._dag, vars(self))
+        listed = (known(self.products), known(self.dependencies))
         warn_without_workdir(self, [*self._markers.paths(), *chain.from_iterable(paths or () for paths in listed)])
         self.outlets = [*self._outlets_given(), *map(Asset, self._asset_names())]
 
@@ -210,28 +191,35 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
 
         :raises SewerError: when the module cannot be run, fails, or is terminated.
         """
-        with interruptible(context, is_supervised=supervisor() is not None):
+        with interruptible(context["ti"], is_supervised=supervisor() is not None):
             try:
                 return self._run(context)
             except UntrustedPath as error:  # a retry would fail in the same way
                 raise AirflowFailException(error.message) from None
 
     def _run(self, context: Context) -> Any:
-        hook = self._hook()
-        self._task_run = self._prepared(lambda: self._new_run(context, hook))
+        ti, hook = context["ti"], hook_of(self.sewer_conn_id)
+        with failing_at_once():
+            run = self._task_run = TaskRunner(
+                self._sewer_task(context, hook),
+                {},
+                RunEnvironment(seconds(self.termination_grace_period), supervisor()),
+                secrets=(*self._secrets_in_fields(), *(hook.secret_env.values() if hook else ())),
+            )
         if self._killed:
-            self._task_run.stop()
-        claim_temporary(self._task_run.task, context, self.log.warning)
-        if (current := self._up_to_date_result(context, self._task_run)) is not None:
-            return self._checked_result(context, current.value)
-        self._task_run.dag_run = warn_of_other_runs(self._task_run.task, context, self.log.warning)
+            run.stop()
+        claim_temporary(self.task_id, run.product_files, ti, self.log.warning)
+        if (current := self._up_to_date_result(context, run)) is not None:
+            return self._checked_result(ti, current.value)
+        run.dag_run = warn_of_other_runs(run.product_files, ti, self.log.warning)
         try:
-            result = self._task_run.run(log_output, on_start=self._log_start)
+            result = run.run(log_output, on_start=self._log_start)
         except ModuleFailed as error:
             self._skip_if_requested(error.exit_code)
             raise
-        self._push_run_info(context, self._task_run)
-        return self._checked_result(context, result)
+        if self.run_when != "always":
+            push_run_info(ti, run.latest_run(), reran=True)
+        return self._checked_result(ti, result)
 
     def on_kill(self) -> None:
         """Terminate the module and its child processes; :meth:`execute` waits for their end."""
@@ -240,8 +228,12 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
             self._task_run.stop()
 
     def _mask_fields(self) -> None:
+        mask_secrets(self._secrets_in_fields())
+
+    def _secrets_in_fields(self) -> tuple[str, ...]:
+        """Return the secrets in the fields, which other fields can contain under other names."""
         fields = {field: getattr(self, field) for field in self.template_fields}
-        mask_secrets(secret_texts({}, data={**fields, "env": reveal_secrets(self.env)}))
+        return tuple(secret_texts({}, data={**fields, "env": reveal_secrets(self.env)}))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the dependencies and products of the task for OpenLineage."""
@@ -253,7 +245,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         return type(lineage)(inputs=lineage.inputs)
 
     def _lineage(self) -> OperatorLineage[Any, Any]:
-        task = self._sewer_task(cast("Context", {"dag": self.dag}), self._hook())
+        task = self._sewer_task(cast("Context", {"dag": self.dag}), hook_of(self.sewer_conn_id))
         own = self._asset_names()
         return lineage_of(
             task.dependencies,
@@ -264,25 +256,17 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
             is_here=self._runs_here,
         )
 
-    def _new_run(self, context: Context, hook: SewerHook | None) -> TaskRunner:
-        return TaskRunner(
-            self._sewer_task(context, hook),
-            {},
-            RunEnvironment(seconds(self.termination_grace_period), supervisor()),
-            secrets=tuple(hook.secret_env.values()) if hook else (),
-        )
-
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
         """Return this operator, with its templates rendered, as a workflow task."""
         task = Task(
             self.task_id,
             self.module,
             use_underscores=self.use_underscores,
-            args=self._restored("args", _list),
+            args=self._restored("args", check_list) or (),
             function=self.function,
             **self._call_arguments(),
-            products=self._restored("products", _list),
-            dependencies=self._restored("dependencies", _list),
+            products=self._restored("products", check_list) or (),
+            dependencies=self._restored("dependencies", check_list) or (),
             run_when=self.run_when,
             compare=self.compare,
             stale_with=self.stale_with,
@@ -290,43 +274,40 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         for path in (*task.products, *task.dependencies):
             checked_text(type(path).__name__, path, may_be_template=False)
         task.source = SourceLine(str(context["dag"].fileloc), 0)
-        return task.with_settings(self._settings(context, hook))
+        task.settings = self._settings(context["dag"], hook)
+        return task
 
     def _call_arguments(self) -> dict[str, Any]:
         """Return the arguments of the module or function, as fields of a task."""
         return {
-            "parameters_and_flags": self._restored("parameters_and_flags", _mapping),
-            "kwargs": self._restored("op_kwargs", _mapping),
+            "parameters_and_flags": self._restored("parameters_and_flags", check_mapping),
+            "kwargs": self._restored("op_kwargs", check_mapping),
         }
 
-    def _restored(self, field: str, checked: Callable[[str, Any], Any]) -> Any:
-        return self._markers.restore(checked(field, getattr(self, field)), field)
-
-    def _prepared(self, prepare: Callable[[], Prepared]) -> Prepared:
-        """Return the result of ``prepare``; if it raises, fail without a retry, which would fail as well."""
-        try:
-            return prepare()
-        except (InvalidTask, UntrustedPath) as error:
-            raise AirflowFailException(error.message) from None
+    def _restored(self, field: str, check: Callable[[str, Any], None]) -> Any:
+        value = self._markers.restore(getattr(self, field), field)
+        check(field, value)
+        return value
 
     def _up_to_date_result(self, context: Context, run: TaskRunner) -> ModuleResult | None:
         """Return the result recorded with the products, if they are up to date."""
         if self.run_when == "always":
             return None
         is_in_instances = self.get_closest_mapped_task_group() is not None
-        upstream = pull_upstream_runs(self.stale_after, context, is_in_instances=is_in_instances)
+        upstream = pull_upstream_runs(self.stale_after, context["ti"], is_in_instances=is_in_instances)
         run.runs_before = upstream.runs
         if self.run_when != "never" and (reason := self._clear_reason(context)):
             self.log.info("Running: %s", reason)
             return None
-        decision, result = self._prepared(lambda: run.decision((), upstream.reran, is_alone=True))
+        with failing_at_once():
+            decision, result = run.decision((), upstream.reran, is_alone=True)
         if decision.must_run:
             self.log.info("Running: %s", decision.reason)
             return None
         if self.run_when == "never" and (missing := run.missing_product()):
             raise AirflowFailException(f"run_when='never', and {missing}; provide it, or use another run_when")
         self.log.info("Not running: %s", decision.reason)
-        push_run_info(context, run.latest_run(), reran=False)
+        push_run_info(context["ti"], run.latest_run(), reran=False)
         self.outlets = []  # no asset event: nothing has changed
         return ModuleResult(result)
 
@@ -343,32 +324,22 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
             return "tasks of the DAG run were cleared before this one ran first"
         return None
 
-    def _checked_result(self, context: Context, value: Any) -> Any:
+    def _checked_result(self, ti: RuntimeTaskInstanceProtocol, value: Any) -> Any:
         """Return a result; raise if it cannot be an XCom, or if tasks cannot be mapped over it."""
-        map_index = context["ti"].map_index
-        is_instance = map_index is not None and map_index >= 0
-        self._prepared(lambda: check_for_mapping(self, value, is_instance=is_instance))
+        is_instance = ti.map_index is not None and ti.map_index >= 0
+        with failing_at_once():
+            check_for_mapping(self.iter_mapped_dependants(), value, is_instance=is_instance)
         return check_xcom_value(value)
 
-    def _push_run_info(self, context: Context, run: TaskRunner) -> None:
-        if self.run_when != "always":
-            push_run_info(context, run.latest_run(), reran=True)
-
-    def _hook(self) -> SewerHook | None:
-        return SewerHook(self.sewer_conn_id) if self.sewer_conn_id else None
-
-    def _settings(self, context: Context, hook: SewerHook | None) -> ExecutionSettings:
+    def _settings(self, dag: Any, hook: SewerHook | None) -> ExecutionSettings:
         own = ExecutionSettings.checked(
             python=self.python,
             env=reveal_secrets(self.env),
             inherit_env=self.inherit_env,
             workdir=self.workdir,
-            folder=self._dag_folder(context),
+            folder=self._folder or folder_of(dag),
         )
         return own.with_fallback(hook.settings) if hook else own
-
-    def _dag_folder(self, context: Context) -> str:
-        return self._folder or _folder_of(context["dag"])
 
     def _log_start(self, command_line: str, workdir: str | None) -> None:
         self.log.info("Running %s in %s", command_line, workdir or os.getcwd())
@@ -390,7 +361,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         if not self._markers and not self.products:
             return []
         temporary = {product.path for product in self._markers.products() if product.temporary}
-        listed = [path for path in _known(self.products) or () if isinstance(path, str)]
+        listed = [path for path in known(self.products) or () if isinstance(path, str)]
         paths = [path for path in (*(each.path for each in self._markers.products()), *listed) if path not in temporary]
         try:
             names = PathBase(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
@@ -404,188 +375,41 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
 
     def _check_known_fields(self) -> None:
         """Check the fields at parse time, except for templates and XComs."""
-        known = {field: _known(getattr(self, field)) for field in self.template_fields}
-        literal = {field: None if is_template(known[field]) else known[field] for field in self.template_fields}
+        fields = {field: known(getattr(self, field)) for field in self.template_fields}
+        literal = {field: None if is_template(value) else value for field, value in fields.items()}
         try:
-            self._check(known, literal)
+            self._check(fields, literal)
         except InvalidTask as error:
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
 
-    def _warn_of_secrets(self) -> None:
-        warn_of_secrets(self.task_id, self._dag, vars(self))
-
-    def _check(self, known: dict[str, Any], literal: dict[str, Any]) -> None:
-        """Check the fields.
-
-        :param known: the template fields, without values known only at run time.
-        :param literal: the same, without fields that are a single template.
-        :raises InvalidTask: naming the invalid field.
-        """
-        target = ("module", "function")
-        checked_target(*(_RUNTIME_NAME if is_reference(getattr(self, field)) else known[field] for field in target))
-        to_arguments(
-            _mapping("parameters_and_flags", literal["parameters_and_flags"]), args=_list("args", literal["args"])
-        )
-        function_call("", checked_kwargs(_mapping("op_kwargs", literal["op_kwargs"])))
-        for field in ("products", "dependencies"):
-            for path in _list(field, literal[field]):
-                checked_text(field, path)
-        RunPolicy.checked(self.run_when, self.compare, self.stale_with, has_products=self._can_have_products())
-        seconds(self.termination_grace_period)
-        _check_codes(self.skip_on_exit_code)
-        ExecutionSettings.checked(
-            python=known["python"],
-            env=reveal_secrets(literal["env"]),
-            inherit_env=self.inherit_env,
-            workdir=known["workdir"],
-        )
+    def _check(self, fields: Mapping[str, Any], literal: Mapping[str, Any]) -> None:
+        check_fields(self, fields, literal, has_products=self._can_have_products())
 
 
-class HidingPartial(OperatorPartial):
-    """Partial operator that reports and hides the secrets in the arguments it is mapped over."""
+@contextmanager
+def failing_at_once() -> Iterator[None]:
+    """Fail the task without a retry for an error in the block that a retry would meet as well."""
+    try:
+        yield
+    except (InvalidTask, UntrustedPath) as error:
+        raise AirflowFailException(error.message) from None
 
-    def _expand(self, expand_input: ExpandInput, *, strict: bool) -> MappedOperator:
-        operator = super()._expand(expand_input, strict=strict)
-        warn_of_secrets(operator.task_id, operator.dag, *rows_of(expand_input))
-        hide_in_mapped(operator)
-        return operator
+
+def hook_of(sewer_conn_id: str | None) -> SewerHook | None:
+    """Return the hook of a connection, if there is one."""
+    return SewerHook(sewer_conn_id) if sewer_conn_id else None
 
 
-def warn_of_secrets(task_id: str, dag: Any, *given: Mapping[str, Any]) -> None:
-    """Warn at parse time of secrets that other users could read in a command line, a job script or the stored DAG.
+def _as_list(field: str, value: Any) -> Any:
+    """Return an iterator or a single path as a list.
 
-    :param given: fields of an operator, or of several instances of a mapped one.
+    :raises InvalidTask: if the iterator has too many values.
     """
-    found: list[str] = []
-    for fields in given:
-        if not are_secrets_named.get():
-            found += exposed(*map(fields.get, ("parameters_and_flags", "args", "op_kwargs", "slurm")))
-            found += exposed({}, (), fields.get("arguments"), {})
-        found += stored_secrets(fields.get("env"))
-    found = [f"task {task_id!r}: {text}" for text in dict.fromkeys(found)]
-    if is_first_of(dag):
-        found += stored_in_defaults(dag)
-    if found:
-        file = str(getattr(dag, "fileloc", ""))
-        line = SourceLine(file, line_in(file))
-        for text in found:
-            warn_of_secret(f"{line}: {text}", file)
-
-
-def warn_of_secret(message: str, file: str) -> None:
-    """Warn of a secret, without a line number: Python would print that line, and the secret in it."""
-    warnings.warn_explicit(message, SecretWarning, file or "<unknown>", 0)
-
-
-def _as_list(value: Any) -> Any:
-    """Return an iterator or a single path as a list."""
     if isinstance(value, (PathMarker, os.PathLike)):
         return [value]
-    return list(value) if isinstance(value, Iterator) else value
+    return bounded_list(field, value) if isinstance(value, Iterator) else value
 
 
-def _folder_of(dag: Any) -> str:
+def folder_of(dag: Any) -> str:
+    """Return the folder of the file of a DAG."""
     return os.path.dirname(os.path.abspath(str(dag.fileloc)))
-
-
-def supervisor() -> int | None:
-    """Return the pid of the process that supervises this task; ``None`` in ``dag.test()``."""
-    # Imported here: a worker has loaded it already, and DAG files parse faster without it.
-    from airflow.sdk.execution_time import task_runner
-    from airflow.sdk.execution_time.comms import CommsDecoder
-
-    comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    return os.getppid() if isinstance(comms, CommsDecoder) else None
-
-
-def _known(value: Any) -> Any:
-    """Return a value without the parts known only at run time; ``None`` for an XCom as a whole."""
-    if is_reference(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _known(item) for key, item in value.items() if not is_reference(item)}
-    if isinstance(value, (list, tuple)):
-        return [_known(item) for item in value if not is_reference(item)]
-    return value
-
-
-def _mapping(field: str, value: Any) -> dict[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise InvalidTask(f"{field} must be a mapping, got {type(value).__name__}")
-    return {key: _plain(item) for key, item in (value or {}).items()}
-
-
-def _list(field: str, value: Any) -> list[Any]:
-    value = _plain(value)
-    if value is not None and not isinstance(value, (list, tuple)):
-        raise InvalidTask(f"{field} must be a list, got {value!r:.200}")
-    return list(value or ())
-
-
-def _plain(value: Any) -> Any:
-    """Convert lazy XCom sequences of mapped tasks to lists, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, range)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def seconds(value: Any) -> float:
-    """Return a termination grace period in seconds.
-
-    :raises InvalidTask: if it is neither a number nor a timedelta.
-    """
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
-        raise InvalidTask(f"termination_grace_period must be seconds or a timedelta, got {value!r:.200}")
-    return float(number)
-
-
-def _check_codes(codes: Any) -> None:
-    listed = [codes] if isinstance(codes, int) or codes is None else codes
-    if isinstance(listed, str) or not isinstance(listed, Container):
-        raise InvalidTask(f"skip_on_exit_code must be an exit code or several, got {codes!r:.200}")
-    if isinstance(listed, Iterable) and not all(code is None or isinstance(code, int) for code in listed):
-        raise InvalidTask(f"skip_on_exit_code must contain integers only, got {codes!r:.200}")
-
-
-def check_xcom_value(value: Any) -> Any:
-    """Return a result if it can be an XCom.
-
-    Airflow encodes XComs as msgpack and JSON, and reserves some keys. Its own error would come much later and would not
-    name the value.
-
-    :raises ModuleFailed: if it cannot, with the reason.
-    """
-    if problem := next(_problems(value, ()), None):
-        raise ModuleFailed(f"the module exited with 0, but Airflow cannot store its result: {problem}", exit_code=0)
-    return value
-
-
-def _problems(value: Any, keys: tuple[Any, ...]) -> Iterator[str]:
-    """Yield the reasons why a result, or a value in it, cannot be an XCom.
-
-    :param keys: the keys that lead to the value.
-    """
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        yield f"a number of {len(str(value))} digits does not fit into 64 bits; return it as text"
-    if isinstance(value, str) and (reason := _invalid_part(value)):
-        yield f"{_location(keys)} {reason}"
-    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value if type(value) is list else ()):
-        if key in _AIRFLOWS_KEYS:
-            yield f"the key {key!r} is reserved by Airflow"
-        if isinstance(key, str) and (reason := _invalid_part(key)):
-            yield f"a key of {_location(keys)} {reason}"
-        yield from _problems(item, (*keys, key))
-
-
-def _invalid_part(text: str) -> str | None:
-    if "\0" in text:
-        return "contains a NUL character, which PostgreSQL cannot store; remove it"
-    is_unicode = text.isascii() or text == text.encode("utf-8", "ignore").decode()
-    return None if is_unicode else "is not valid Unicode"
-
-
-def _location(keys: tuple[Any, ...]) -> str:
-    return "result" + "".join(f"[{key!r:.80}]" for key in keys)

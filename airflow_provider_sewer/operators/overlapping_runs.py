@@ -8,61 +8,65 @@ from typing import TYPE_CHECKING
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.paths import Product, absolute_path
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
-from airflow_provider_sewer.execution.staged_products import read_record, remove_temporary
+from airflow_provider_sewer.execution.product_records import read_record
+from airflow_provider_sewer.execution.product_removal import remove_temporary
 from airflow_provider_sewer.hooks.dag_runs import has_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from airflow.sdk import Context
-
-    from airflow_provider_sewer.core.task import Task
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 
-def claim_temporary(task: Task, context: Context, warn: Callable[[str], None]) -> None:
+def claim_temporary(
+    task: str, files: Mapping[Product, str], ti: RuntimeTaskInstanceProtocol, warn: Callable[[str], None]
+) -> None:
     """Claim the temporary products of a task for its DAG run, before the task checks whether they are up to date.
 
-    :param task: the task, its settings resolved.
+    :param task: the name of the task.
+    :param files: the absolute paths of its products.
+    :param ti: the task instance.
     :param warn: called with a line for each product that another unfinished run also claims.
     :raises ProductError: if the claim cannot be recorded.
     """
-    for product in task.products:
+    for product, file in files.items():
         if product.temporary:
-            file = absolute_path(product.path, task.settings.workdir)
-            claim = _claim(context, context["ti"].task_id)
+            claim = _claim(ti, ti.task_id)
             try:
                 os.makedirs(os.path.dirname(file), exist_ok=True)
-                with _claims(file, context) as claims:
+                with _claims(file, ti) as claims:
                     claims.add(claim)
                     others = claims.claims_of_other_runs(claim)
             except OSError as error:
-                message = f"task {task.name!r}: product {product.path!r}: cannot record that this run uses it"
+                message = f"task {task!r}: product {product.path!r}: cannot record that this run uses it"
                 raise ProductError(f"{message}: {error.filename}: {error.strerror}") from None
             if others:
                 warn(_shared(file, _named(others)))
 
 
-def warn_of_other_runs(task: Task, context: Context, warn: Callable[[str], None]) -> Sequence[str]:
+def warn_of_other_runs(
+    files: Mapping[Product, str], ti: RuntimeTaskInstanceProtocol, warn: Callable[[str], None]
+) -> Sequence[str]:
     """Warn of each product of a task that another unfinished DAG run has produced.
 
-    :param task: the task, its settings resolved, about to run.
+    :param files: the absolute paths of the products of the task, which is about to run.
+    :param ti: the task instance.
     :param warn: called with a line for each product.
     :returns: DAG and run of this task, for the records of its products.
     """
-    own = [context["ti"].dag_id, context["ti"].run_id] if task.products else []
+    own = [ti.dag_id, ti.run_id] if files else []
     ended: dict[tuple[str, ...], bool] = {}
-    for product in task.products:
-        file = absolute_path(product.path, task.settings.workdir)
+    for product, file in files.items():
         record = None if product.temporary else read_record(file)
         if record is not None and record.dag_run and list(record.dag_run) != own:
             dag_id, run_id = other = (record.dag_run[0], record.dag_run[-1])
-            ended[other] = ended.get(other) or has_ended(context["ti"], dag_id, run_id)
+            ended[other] = ended.get(other) or has_ended(ti, dag_id, run_id)
             if not ended[other]:
                 warn(_shared(file, f"run {run_id!r} of DAG {dag_id!r}"))
     return own
 
 
-def remove_unclaimed(product: Product, workdir: str | None, made_by: str, context: Context) -> str:
+def remove_unclaimed(product: Product, workdir: str | None, made_by: str, ti: RuntimeTaskInstanceProtocol) -> str:
     """Withdraw a DAG run's claim on a temporary product; remove the product if there is no other claim.
 
     :param made_by: id of the task that produces it; all tasks of the run, if empty.
@@ -72,9 +76,9 @@ def remove_unclaimed(product: Product, workdir: str | None, made_by: str, contex
     file = absolute_path(product.path, workdir)
     if not os.path.isdir(os.path.dirname(file)):
         return f"Nothing to remove at {file}"
-    claim = _claim(context, made_by)
+    claim = _claim(ti, made_by)
     try:
-        with _claims(file, context) as claims:
+        with _claims(file, ti) as claims:
             claims.drop(claim)
             if others := claims.claims_of_other_runs(claim):
                 return f"Left {file} to {_named(others)}, which uses it"
@@ -85,12 +89,12 @@ def remove_unclaimed(product: Product, workdir: str | None, made_by: str, contex
     return f"{'Removed' if removed else 'Nothing to remove at'} {file}"
 
 
-def _claims(file: str, context: Context) -> Claims:
-    return Claims(file, lambda claim: has_ended(context["ti"], claim.dag_id, claim.run_id))
+def _claims(file: str, ti: RuntimeTaskInstanceProtocol) -> Claims:
+    return Claims(file, lambda claim: has_ended(ti, claim.dag_id, claim.run_id))
 
 
-def _claim(context: Context, task_id: str) -> Claim:
-    return Claim(context["ti"].dag_id, context["ti"].run_id, task_id)
+def _claim(ti: RuntimeTaskInstanceProtocol, task_id: str) -> Claim:
+    return Claim(ti.dag_id, ti.run_id, task_id)
 
 
 def _named(claims: list[Claim]) -> str:

@@ -13,10 +13,11 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.formats import PATH_EVENT
 from airflow_provider_sewer.core.paths import Product, absolute_path, checked_text, is_relative
+from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
-from airflow_provider_sewer.operators.module import supervisor
 from airflow_provider_sewer.operators.overlapping_runs import remove_unclaimed
+from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.template_fields import TemplateFields
 from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
 from airflow_provider_sewer.triggers.path import PathTrigger
@@ -94,7 +95,7 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
 
         :raises AirflowSensorTimeout: if it has not appeared before the timeout.
         """
-        with interruptible(context, is_supervised=supervisor() is not None):
+        with interruptible(context["ti"], is_supervised=supervisor() is not None):
             file, since, deadline = self._file(context), *self._begin_and_deadline(context)
             self.log.info("Waiting for %s since %s until %s", file, since, deadline)
             if is_relative(self.path):
@@ -175,7 +176,7 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
         self.made_by = made_by
         self.products: Any = products
         if not isinstance(products, ResolveMixin):
-            self.products = [_text("products", path) for path in products]
+            self.products = [_text("products", path) for path in bounded_list("products", products)]
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
@@ -192,7 +193,7 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
         workdir = _workdir(self, context)
         for path in self.products:
             product = Product(checked_text("products", path, may_be_template=False))
-            self.log.info("%s", remove_unclaimed(product, workdir, self.made_by, context))
+            self.log.info("%s", remove_unclaimed(product, workdir, self.made_by, context["ti"]))
 
 
 def _text(field: str, path: Any) -> Any:

@@ -6,7 +6,7 @@ import getpass
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -30,29 +30,32 @@ from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
 from airflow_provider_sewer.execution.log_lines import line_logger
 from airflow_provider_sewer.execution.task_log import log_output
-from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
-from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, supervisor
+from airflow_provider_sewer.operators.field_checks import seconds
+from airflow_provider_sewer.operators.module import PythonModuleOperator, failing_at_once, folder_of, hook_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
-from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
+from airflow_provider_sewer.operators.supervisor import supervisor
+from airflow_provider_sewer.operators.xcom import push_run_info
 from airflow_provider_sewer.slurm.attempts import TaskInstance
-from airflow_provider_sewer.slurm.job import Job, cancel, has_final_record
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
+from airflow_provider_sewer.slurm.cancellation import TIMEOUT_BEFORE_KILL, cancel_job
+from airflow_provider_sewer.slurm.job import Job, PendingJob
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import require_workdir
+from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set
 from airflow_provider_sewer.slurm.job_spec import JobSpec
-from airflow_provider_sewer.slurm.submitted_job import job_from_data, job_to_data, result_from_data
+from airflow_provider_sewer.slurm.run_dir import checked_run_dir
 from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.hooks.sewer import SewerHook
-    from airflow_provider_sewer.slurm.job_result import JobResult
 
 #: Default of an argument for which ``None`` has a meaning of its own.
 NOT_GIVEN: Any = object()
@@ -68,9 +71,8 @@ _NOT_RETRYABLE = (
 )
 #: Key in Airflow's task state store under which a task records its job for later tries.
 _JOB_KEY = "slurm_job"
-#: Seconds for cancelling, and before it for querying Airflow, which kills a worker five seconds after SIGTERM.
-#: The job directory is marked as cancelled first, and scancel outlives the worker.
-_CANCEL_TIMEOUT, _ASK_TIMEOUT = 4.0, 3.0
+#: Seconds for querying Airflow before the job is cancelled.
+_ASK_TIMEOUT = 3.0
 
 
 class SlurmModuleOperator(PythonModuleOperator):
@@ -86,7 +88,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     retry after a failure, or a clear by a user, submits a new one.
 
     :param slurm: sbatch options by submitit's names (``partition``, ``mem_gb``, ``timeout_min``, …), see
-        :data:`~airflow_provider_sewer.core.slurm_settings.RESOURCES`. They override those of ``default_args`` and of
+        :data:`~airflow_provider_sewer.core.slurm_parameters.RESOURCES`. They override those of ``default_args`` and of
         the connection one by one; ``None`` removes an option given there. (templated)
     :param run_dir: base directory of the job directories, one per attempt; must be visible to the worker, the
         triggerer and all nodes. Default: ``~/.sewer/runs``. (templated)
@@ -179,17 +181,15 @@ class SlurmModuleOperator(PythonModuleOperator):
 
         :raises SlurmError: when the job cannot be submitted or fails.
         """
-        with self._interruptible(context), _fail_without_retry(), self._no_orphan(context):
-            run = self._prepare_run(context, counts=True)
+        with self._no_orphan(context):
+            ti, run = context["ti"], self._prepare_run(context, counts=True)
             if run.reattach() is None:
                 self._prepare_attempt(context, run)
                 require_workdir(run.spec.task)
-                claim_temporary(run.spec.task, context, self.log.warning)
-                runner = TaskRunner(run.spec.task, {})
-                if (current := self._up_to_date_result(context, runner)) is not None:
-                    return self._checked_result(context, current.value)
-                warn_of_other_runs(run.spec.task, context, self.log.warning)
-                run.spec = run.spec._replace(runs_before=runner.runs_before)
+                claim_temporary(self.task_id, run.task_run.product_files, ti, self.log.warning)
+                if (current := self._up_to_date_result(context, run.task_run)) is not None:
+                    return self._checked_result(ti, current.value)
+                warn_of_other_runs(run.task_run.product_files, ti, self.log.warning)
             slurm = run.spec.slurm
             job = run.submit_or_reattach()
             self._store_job(context, run, job)
@@ -198,10 +198,14 @@ class SlurmModuleOperator(PythonModuleOperator):
                     self._wait_in_triggerer(job, run)
                 job = run.wait_for_array(job)
                 self._store_job(context, run, job)
-            self._announce(context, job, has_reattached=run.has_reattached)
+            if not run.has_reattached:  # that line names the directory, too
+                self.log.info("Submitted %s; job directory: %s", job, job.directory.path)
+            if job.cluster.kind == "slurm":
+                self.log.info("To open a shell in the running job: %s", shell_command(job))
+            self._publish(ti, job)
             if not slurm.wait_for_completion:
                 return job.ref.id
-            if slurm.deferrable and not has_final_record(job):
+            if slurm.deferrable and not job.directory.has_final_record:
                 self._wait_in_triggerer(job, run)
             return self._collect(context, run, run.follow(job))
 
@@ -213,17 +217,17 @@ class SlurmModuleOperator(PythonModuleOperator):
         """
         run = self._prepare_run(context)
         try:
-            job, job_result = result_from_data(event)
+            job, job_result = JobResult.from_event(event)
         except UnreadableRecord as error:  # the job directory holds everything in the event
             raise TaskDeferralError(str(error)) from None
-        run.log_rest(job_result)
+        run.log_rest(job.directory)
         if isinstance(job, Job):  # a pending job was never submitted
-            self._push_job_info(context, run, job)
+            self._publish(context["ti"], job, pushes_id=run.spec.shares_array)
         return self._collect(context, run, job_result)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after a timeout or a failed trigger, without leaving a job behind."""
-        with self._interruptible(context), _fail_without_retry(), self._no_orphan(context):
+        with self._no_orphan(context):
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except TaskDeferralTimeout:
@@ -234,7 +238,7 @@ class SlurmModuleOperator(PythonModuleOperator):
                 run = self._prepare_run(context)
                 if (job := run.latest_job()) is None:
                     raise
-                self._push_job_info(context, run, job)
+                self._publish(context["ti"], job, pushes_id=run.spec.shares_array)
                 self.log.warning("The trigger failed; monitoring %s on the worker: %s", job, error)
                 return self._collect(context, run, run.follow(job))
 
@@ -252,7 +256,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             return
         state = self._state_in_airflow()
         if state.request is not UserRequest.NONE:
-            run.cancel(timeout=_CANCEL_TIMEOUT, is_cleared=state.request is UserRequest.CLEAR)
+            run.cancel(timeout=TIMEOUT_BEFORE_KILL, is_cleared=state.request is UserRequest.CLEAR)
         elif state.is_running and self._is_last_try():
             self.log.warning("Stop requested, but the task is still running in Airflow; monitoring the job to its end")
         else:
@@ -285,23 +289,26 @@ class SlurmModuleOperator(PythonModuleOperator):
 
         :param counts: whether to query the number of instances of a mapped task.
         """
-        hook = self._hook()
+        ti, hook = context["ti"], hook_of(self.sewer_conn_id)
         self._job_url = hook.job_url if hook else None
-        task = self._prepared(lambda: self._sewer_task(context, hook))
+        with failing_at_once():
+            task = self._sewer_task(context, hook)
+        active = interpreter_variables(task.settings.env, task.settings.inherit_env)
         env = {**_inherited(task.settings.inherit_env), **task.settings.env}
+        task.settings = task.settings._replace(env=env)
         planned = JobSpec(
-            instance=_instance(context),
-            task=task.with_settings(task.settings._replace(env=env)),
-            slurm=self._slurm_settings(self._dag_folder(context), hook),
+            instance=_instance(ti, context["dag_run"].clear_number or 0),
+            task=task,
+            slurm=self._slurm_settings(context["dag"], hook),
             secret_env={name: env[name] for name in (hook.secret_env if hook else ())},
+            other_secrets=self._secrets_in_fields(),
             grace=seconds(self.termination_grace_period),
-            active=interpreter_variables(task.settings.env, task.settings.inherit_env),
+            active=active,
         )
         if counts and planned.shares_array:
-            ti = context["ti"]
             expected = ti.get_ti_count(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
             planned = planned._replace(expected=expected)
-        self._instance = context["ti"]
+        self._instance = ti
         self._job_run = JobRunner(planned, log_output, line_logger(self.log), supervisor())
         if self._killed:
             self.on_kill()
@@ -310,8 +317,9 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _prepare_attempt(self, context: Context, run: JobRunner) -> None:
         """Complete the job specification; called only if there is no job to reattach to."""
 
-    def _slurm_settings(self, folder: str, hook: SewerHook | None) -> SlurmSettings:
-        own = SlurmSettings.checked(**self._given_settings(), folder=folder)
+    def _slurm_settings(self, dag: Any, hook: SewerHook | None) -> SlurmSettings:
+        given = {field: getattr(self, field) for field in SlurmSettings._fields}
+        own = SlurmSettings.checked(**given, folder=self._folder or folder_of(dag))
         slurm = own.with_fallback(hook.slurm_settings if hook else SlurmSettings()).with_fallback(DEFAULTS)
         if supervisor() is None:  # in dag.test(), mapped instances run one after the other
             slurm = slurm._replace(array=False)
@@ -319,37 +327,36 @@ class SlurmModuleOperator(PythonModuleOperator):
             slurm = slurm._replace(deferrable=conf.getboolean("operators", "default_deferrable", fallback=False))
         return slurm
 
-    def _given_settings(self) -> dict[str, Any]:
-        return {field: getattr(self, field) for field in SlurmSettings._fields}
-
-    def _check(self, known: dict[str, Any], literal: dict[str, Any]) -> None:
-        super()._check(known, literal)
-        SlurmSettings.checked(**{**self._given_settings(), "slurm": literal["slurm"], "run_dir": known["run_dir"]})
-        checked_run_dir(os.fspath(known["run_dir"] or ""))
+    def _check(self, fields: Mapping[str, Any], literal: Mapping[str, Any]) -> None:
+        super()._check(fields, literal)
+        given = {field: getattr(self, field) for field in SlurmSettings._fields}
+        SlurmSettings.checked(**{**given, "slurm": literal["slurm"], "run_dir": fields["run_dir"]})
+        checked_run_dir(os.fspath(fields["run_dir"] or ""))
 
     # -- Lifecycle of the job ------------------------------------------------------------------------------------------
 
-    def _interruptible(self, context: Context) -> AbstractContextManager[None]:
-        return interruptible(context, is_supervised=supervisor() is not None)
-
     @contextmanager
     def _no_orphan(self, context: Context) -> Iterator[None]:
-        """Cancel the job if an error in the block leaves it neither to a triggerer nor to a retry."""
-        try:
-            yield
-        except (SlurmJobReleased, UnreadableRecord):  # UnreadableRecord: the job may succeed
-            raise
-        except AirflowTaskTimeout:  # Airflow calls on_kill next
-            self._has_timed_out = True
-            raise
-        except KeyboardInterrupt:  # in `airflow dags test`, see `interruptible`
-            self.on_kill()
-            raise
-        except Exception as error:
-            is_last = isinstance(error, _NOT_RETRYABLE) or context["ti"].try_number > context["ti"].max_tries
-            if is_last and not self._is_with_another_process():
-                self._cancel_recorded_job(context)
-            raise
+        """Cancel the job if an error in the block leaves it neither to a triggerer nor to a retry.
+
+        An error that a retry cannot resolve fails the task without one.
+        """
+        with interruptible(context["ti"], is_supervised=supervisor() is not None), _fail_without_retry():
+            try:
+                yield
+            except (SlurmJobReleased, UnreadableRecord):  # UnreadableRecord: the job may succeed
+                raise
+            except AirflowTaskTimeout:  # Airflow calls on_kill next
+                self._has_timed_out = True
+                raise
+            except KeyboardInterrupt:  # in `airflow dags test`, see `interruptible`
+                self.on_kill()
+                raise
+            except Exception as error:
+                is_last = isinstance(error, _NOT_RETRYABLE) or context["ti"].try_number > context["ti"].max_tries
+                if is_last and not self._is_with_another_process():
+                    self._cancel_recorded_job(context)
+                raise
 
     def _cancel_recorded_job(self, context: Context) -> None:
         """Cancel the job of this task, if there is one, even if the connection no longer exists."""
@@ -361,65 +368,56 @@ class SlurmModuleOperator(PythonModuleOperator):
             with suppress(Exception):  # the task fails anyway
                 run = self._job_run or self._prepare_run(context)
                 if run.spec.slurm.on_kill_action != "keep_job":
-                    run.cancel_latest(timeout=_CANCEL_TIMEOUT)
+                    run.cancel_latest(timeout=TIMEOUT_BEFORE_KILL)
         elif self.on_kill_action != "keep_job" and not record["keep"]:
-            cancel(job_from_data(record["job"]), self.log.info, timeout=_CANCEL_TIMEOUT)
+            cancel_job(Job.from_dict(record["job"]), line_logger(self.log), timeout=TIMEOUT_BEFORE_KILL)
 
     def _store_job(self, context: Context, run: JobRunner, job: Job | PendingJob) -> None:
         """Record the job in Airflow's task state store, for cancelling."""
         if store := context.get("task_state_store"):
             keeps = run.spec.slurm.on_kill_action == "keep_job"
-            store.set(_JOB_KEY, STORED_JOB.written({"job": job_to_data(job), "keep": keeps}))
+            store.set(_JOB_KEY, STORED_JOB.written({"job": job.to_dict(), "keep": keeps}))
 
-    def _announce(self, context: Context, job: Job, *, has_reattached: bool) -> None:
-        """Say where the job and its files are, in the log and to other tasks."""
-        if not has_reattached:  # that line names the directory, too
-            self.log.info("Submitted %s; job directory: %s", job, job.directory.path)
-        if job.cluster.kind == "slurm":
-            is_element = "_" in job.ref.id
-            number = f"$(squeue -h -j {job.ref.id} -o %A)" if is_element else job.ref.id  # srun takes only numbers
-            self.log.info("To open a shell in the running job: srun --jobid %s --overlap --pty bash", number)
-        self._make_link(job)
-        context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
+    def _publish(self, ti: RuntimeTaskInstanceProtocol, job: Job, *, pushes_id: bool = True) -> None:
+        """Set the link to a job, and push its id to XCom.
 
-    def _push_job_info(self, context: Context, run: JobRunner, job: Job) -> None:
-        """Push the link and id of a job that were unknown when the task was deferred."""
-        self._make_link(job)
-        if run.spec.shares_array:
-            context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
-
-    def _make_link(self, job: Job) -> None:
+        :param pushes_id: whether the id was unknown until now.
+        """
         if self._job_url and job.cluster.kind == "slurm":
             parts = {"job_id": job.ref.id, "job_name": job.ref.name, "user": getpass.getuser()}
             self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
+        if pushes_id:
+            ti.xcom_push(key="slurm_job_id", value=job.ref.id)
 
     def _wait_in_triggerer(self, job: Job | PendingJob, run: JobRunner) -> None:
         # Imported here: Airflow's triggers take a third of the time that importing this module costs a DAG file.
         from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
         from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
-        target = self.module or self.function or ""
+        target = run.runner_of(job.directory).task.target
         # Airflow does not enforce execution_timeout while a task is deferred.
         timeout = self.execution_timeout or _LONGEST_DEFERRAL
         settings = slurm_to_data(run.spec.slurm._replace(slurm={}))
         secrets = encrypt_secrets(run.secrets(job.directory), job.directory)
         deadline = time.time() + timeout.total_seconds()
-        trigger = SlurmJobTrigger(job_to_data(job), target, settings, secrets, deadline)
+        trigger = SlurmJobTrigger(job.to_dict(), target, settings, secrets, deadline)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def _collect(self, context: Context, run: JobRunner, job_result: JobResult) -> Any:
         """Return the result, or raise the error of the job."""
+        ti, directory = context["ti"], JobDirectory(job_result.run_directory or "")
         if store := context.get("task_state_store"):
             store.delete(_JOB_KEY)
-        context["ti"].xcom_push(key="slurm_usage", value=usage_of(JobDirectory(job_result.run_directory or "")))
+        ti.xcom_push(key="slurm_usage", value=usage_of(directory))
         try:
             result = run.collect(job_result)
         except SlurmJobFailed as error:
             self._skip_if_requested(error.exit_code)
             raise
-        self._push_run_info(context, TaskRunner(run.saved_task(JobDirectory(job_result.run_directory or "")), {}))
+        if self.run_when != "always":
+            push_run_info(ti, run.runner_of(directory).latest_run(), reran=True)
         try:
-            return self._checked_result(context, result)
+            return self._checked_result(ti, result)
         except Exception:
             run.reject(job_result)
             raise
@@ -453,19 +451,25 @@ def _inherited(inherit: Inherit | None) -> dict[str, str]:
     return {name: value for name, value in env.items() if can_set(name)} if inherit is True else env
 
 
-def _instance(context: Context) -> TaskInstance:
+def shell_command(job: Job) -> str:
+    """Return the command that opens a shell in a running Slurm job."""
+    is_element = "_" in job.ref.id
+    number = f"$(squeue -h -j {job.ref.id} -o %A)" if is_element else job.ref.id  # srun takes only numbers
+    return f"srun --jobid {number} --overlap --pty bash"
+
+
+def _instance(ti: RuntimeTaskInstanceProtocol, run_clears: int) -> TaskInstance:
     """Return the task instance, with the counters that change when a user clears it.
 
     Airflow raises ``max_tries`` of a cleared task, unless it is running; then `on_kill` marks the job directory.
     """
-    ti = context["ti"]
     return TaskInstance(
         ti.dag_id,
         ti.run_id,
         ti.task_id,
         map_index=-1 if ti.map_index is None else ti.map_index,
         clears=str(ti.max_tries),
-        run_clears=context["dag_run"].clear_number or 0,
+        run_clears=run_clears,
         is_extra=ti.try_number > ti.max_tries + 1,
         try_number=ti.try_number,
     )

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.definitions.context import render_template_to_string
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException
-from jinja2 import Environment, Template, TemplateSyntaxError, nodes
+from jinja2 import Environment, Template, TemplateSyntaxError, UndefinedError, nodes
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.placeholders import Ignored, holds_value, without_values
 from airflow_provider_sewer.core.validation import is_template
+from airflow_provider_sewer.operators.logical_date import missing_date_error
 from airflow_provider_sewer.operators.secret_fields import SecretField
 from airflow_provider_sewer.operators.xcom_references import is_reference
 
@@ -61,6 +62,8 @@ class TemplateFields:
                     base._do_render_template_fields(self, [field], context, env, set())
                 elif isinstance(value, dict) and (rest := {key: value[key] for key in value if key not in data[field]}):
                     setattr(self, field, {**value, **self.render_template(rest, context, env)})
+            except UndefinedError as error:
+                raise missing_date_error(error, has_date="logical_date" in context) or error from None
             except (TemplateSyntaxError, InvalidTask) as error:
                 raise AirflowFailException(f"task {operator.task_id!r}: {field}: {error}") from None
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
 from airflow_provider_sewer.core.placeholders import PLAIN, Ignored
+from airflow_provider_sewer.operators.xcom_references import FromXCom
 
 
 class TemplateMarkers:
@@ -20,6 +21,8 @@ class TemplateMarkers:
 
     def __init__(self) -> None:
         self._marks: dict[tuple[Any, ...], Any] = {}
+        #: Whether a value may contain an object that Airflow would resolve.
+        self.has_objects = False
 
     def __bool__(self) -> bool:
         """Return whether there are any markers."""
@@ -48,6 +51,7 @@ class TemplateMarkers:
             return {key: self.extract(item, *position, key) for key, item in value.items()}
         if type(value) in (list, tuple):
             return type(value)(self.extract(item, *position, at) for at, item in enumerate(value))
+        self.has_objects = self.has_objects or not isinstance(value, FromXCom)
         return value
 
     def paths(self) -> list[str]:
@@ -59,7 +63,7 @@ class TemplateMarkers:
         return [stored for stored in self._marks.values() if isinstance(stored, Product)]
 
     def restore(self, value: Any, *position: Any) -> Any:
-        """Return a rendered value with its markers restored."""
+        """Return a rendered value with its markers restored; lazy sequences of XComs become lists, at any depth."""
         stored = self._marks.get(position)
         if isinstance(stored, Ignored):
             return Ignored(self.restore(value, *position, None))
@@ -69,6 +73,6 @@ class TemplateMarkers:
             return marker
         if isinstance(value, Mapping):
             return {key: self.restore(item, *position, key) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, range)):
             return [self.restore(item, *position, at) for at, item in enumerate(value)]
         return value

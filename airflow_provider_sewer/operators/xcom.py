@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sewer.core.formats import RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
 
-    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 #: XCom key of tasks that do not always run.
 _KEY = "sewer_run"
@@ -31,15 +31,15 @@ class UpstreamRuns(NamedTuple):
     runs: dict[str, str]
 
 
-def push_run_info(context: Context, run: str | None, *, reran: bool) -> None:
+def push_run_info(ti: RuntimeTaskInstanceProtocol, run: str | None, *, reran: bool) -> None:
     """Push to XCom whether this task ran.
 
     :param run: run that left the products of this task.
     """
-    context["ti"].xcom_push(key=_KEY, value=RUN.written({"reran": reran, "run": run}))
+    ti.xcom_push(key=_KEY, value=RUN.written({"reran": reran, "run": run}))
 
 
-def pull_upstream_runs(names: Iterable[str], context: Context, *, is_in_instances: bool) -> UpstreamRuns:
+def pull_upstream_runs(names: Iterable[str], ti: RuntimeTaskInstanceProtocol, *, is_in_instances: bool) -> UpstreamRuns:
     """Pull run information from the upstream XComs. Tasks without it are assumed to have run.
 
     :param names: ids of the tasks; ``id[3]`` is a single instance of a mapped task.
@@ -51,8 +51,8 @@ def pull_upstream_runs(names: Iterable[str], context: Context, *, is_in_instance
         task_id, _, index = name.rstrip("]").partition("[")
         where: dict[str, Any] = {"map_indexes": int(index)} if index else {}
         if is_in_instances:
-            where = {"map_indexes": context["ti"].map_index}
-        values = context["ti"].xcom_pull(task_ids=[task_id], key=_KEY, **where)
+            where = {"map_indexes": ti.map_index}
+        values = ti.xcom_pull(task_ids=[task_id], key=_KEY, **where)
         if not values or not all(values):
             upstream.reran.append(name)
             continue
@@ -61,24 +61,3 @@ def pull_upstream_runs(names: Iterable[str], context: Context, *, is_in_instance
             upstream.reran.append(name)
         upstream.runs[name] = " ".join(sorted(str(each["run"]) for each in runs))
     return upstream
-
-
-def check_for_mapping(operator: BaseOperator, value: Any, *, is_instance: bool) -> None:
-    """Check that tasks can be mapped over a result.
-
-    Otherwise each of their instances would fail with an error about Airflow's internals.
-
-    :param value: the result.
-    :param is_instance: whether it is the result of one instance of a mapped task.
-    :raises InvalidTask: naming the task that cannot be mapped.
-    """
-    for check in dict.fromkeys(_checks(operator)):
-        check([value] if is_instance else value)
-
-
-def _checks(operator: BaseOperator) -> Iterator[Callable[[Any], None]]:
-    for mapped in operator.iter_mapped_dependants():
-        rows = getattr(getattr(mapped, "expand_input", None), "value", None)
-        for function in getattr(rows, "callables", ()):
-            if check := getattr(function, "check", None):
-                yield check

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.formats import ATTEMPT
 from airflow_provider_sewer.core.trusted_files import check_own_folders
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, job_directories_of
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.run_dir import job_directories_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,21 +84,18 @@ class Attempt(NamedTuple):
         values = (self.name, cluster, self.clears, self.run_clears, created, begun, self.in_array)
         self.directory.write_attempt(ATTEMPT.packed(values))
 
-    def cancel(self) -> None:
-        """Have its job end, or not begin; a job without its job directory cannot begin anyway.
-
-        :raises SlurmUnavailable: when that cannot be recorded.
-        """
-        self._record(self.directory.cancel)
-
     def record_end(self, how: str) -> None:
         """Record that it is closed: ``collected``, ``failed`` or ``abandoned``.
 
         :raises SlurmUnavailable: when that cannot be recorded.
         """
-        self._record(partial(self.directory.write_ended, how))
+        self.record(partial(self.directory.write_ended, how))
 
-    def _record(self, write: Callable[[], None]) -> None:
+    def record(self, write: Callable[[], None]) -> None:
+        """Write a record, unless its job directory was removed.
+
+        :raises SlurmUnavailable: when that is not possible.
+        """
         path = self.directory.path
         try:
             write()

@@ -160,8 +160,9 @@ class JobBackend(Protocol):
         :raises SlurmUnreachable: when it cannot be determined now.
         """
 
-    def cancel(self, job: JobRef, *, timeout: float) -> None:
-        """Cancel a job; do nothing for one that has ended or is not known.
+    def cancel(self, jobs: Collection[JobRef], *, timeout: float) -> dict[JobRef, str]:
+        """Cancel jobs, with as few commands as possible; do nothing for those that have ended or are not known.
 
-        :raises SlurmUnreachable: when the cancellation may not have reached the cluster.
+        :param timeout: seconds that this may take.
+        :returns: for each job for which the cancellation may not have reached the cluster, the reason.
         """

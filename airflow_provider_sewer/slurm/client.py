@@ -44,6 +44,8 @@ _ACCOUNTING_PATIENCE = 20.0
 
 #: Largest number of jobs that are queried by their ids.
 _FEW = 50
+#: Largest number of jobs that one scancel cancels: Linux limits the length of an argument to 128 KiB.
+_MOST_CANCELLED = 1000
 
 # scancel's messages about a job that has ended.
 _OVER = re.compile(r"Invalid job id|already complet")
@@ -165,33 +167,39 @@ class SlurmClient:
                 answers[job] = MISSING_ARRAY_TASK
         return known | answers
 
-    def cancel(self, job: JobRef, *, timeout: float) -> None:
-        """Cancel a job, if its id still is this job's.
+    def cancel(self, jobs: Collection[JobRef], *, timeout: float) -> dict[JobRef, str]:
+        """Cancel jobs whose ids still are theirs, and return why the controller may not know about some of them.
 
-        By id and name first: a controller that does not answer now applies that as soon as it can. By id alone if the
-        job turns out to have another name by now.
+        Several jobs take one squeue, and one scancel for each thousand.
+        """
+        until = time.monotonic() + timeout
+        try:
+            if len(jobs) == 1:
+                self._cancel_one(next(iter(jobs)), until)
+            elif jobs:
+                self._cancel_together(jobs, until)
+        except SlurmUnreachable as error:
+            return dict.fromkeys(jobs, str(error))
+        return {}
 
-        :raises SlurmUnreachable: when the cancellation may not have reached the controller.
+    def _cancel_one(self, job: JobRef, until: float) -> None:
+        """Cancel a job by id and name: a controller that does not answer now applies that as soon as it can.
+
+        By id alone if the job turns out to have another name by now.
         """
         if job.is_element:  # with a filter, scancel would cancel all elements that wait as well (22.05)
-            self.cancel_all([job], timeout=timeout)
+            self._cancel_together([job], until)
             return
-        until = time.monotonic() + timeout
-        self._scancel("--name", job.name, job.id, timeout=timeout)
-        row = self._queue_of([job.id], timeout=max(until - time.monotonic(), 1.0)).get(job.id)
+        self._scancel("--name", job.name, job.id, timeout=_left(until))
+        row = self._queue_of([job.id], timeout=_left(until)).get(job.id)
         if row is not None and row.name != job.name and row.is_of(job):
-            self._scancel(job.id, timeout=max(until - time.monotonic(), 1.0))
+            self._scancel(job.id, timeout=_left(until))
 
-    def cancel_all(self, jobs: Collection[JobRef], *, timeout: float) -> None:
-        """Cancel jobs, those whose ids still are theirs, with one squeue and one scancel for all.
-
-        :raises SlurmUnreachable: when the cancellation may not have reached the controller.
-        """
-        until = time.monotonic() + timeout
-        queue = self._queue_of([job.id for job in jobs], timeout=timeout / 2)
+    def _cancel_together(self, jobs: Collection[JobRef], until: float) -> None:
+        queue = self._queue_of([job.id for job in jobs], timeout=_left(until) / 2)
         known = [job.id for job in jobs if parsing.matching(job, queue) is not UNKNOWN_JOB]
-        if known:
-            self._scancel(*_together(known), timeout=until - time.monotonic())
+        for first in range(0, len(known), _MOST_CANCELLED):
+            self._scancel(*_together(known[first : first + _MOST_CANCELLED]), timeout=_left(until))
 
     def version(self) -> tuple[int, int] | None:
         """Return the version of Slurm's commands here, such as (25, 11); ``None`` if it cannot be determined."""
@@ -258,6 +266,13 @@ class SlurmClient:
 
     def _accounting(self, *options: str) -> dict[str, Row]:
         return _read(parsing.accounting_rows, self._sacct("-X", f"--format={parsing.ACCOUNTING_FIELDS}", *options))
+
+    def accounted_usage(self, ids: Collection[str]) -> dict[str, parsing.AccountedUsage]:
+        """Return the usage of jobs that have ended, with one query; empty if there is no accounting.
+
+        :raises SlurmUnreachable: when accounting does not answer.
+        """
+        return parsing.usage_rows(self._sacct(f"--format={parsing.USAGE_FIELDS}", *_these(ids)))
 
     def _sacct(self, *options: str) -> list[str]:
         try:
@@ -345,6 +360,11 @@ def _environment() -> dict[str, str]:
 
 def _these(ids: Iterable[str]) -> tuple[str, str]:
     return ("-j", ",".join(ids))
+
+
+def _left(until: float) -> float:
+    """Return the seconds until a time, at least one; rounded for messages."""
+    return max(round(until - time.monotonic(), 1), 1.0)
 
 
 def _together(ids: Iterable[str]) -> list[str]:

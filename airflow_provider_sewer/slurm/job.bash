@@ -71,13 +71,18 @@ sewer_pass_on() {
     fi
 } 2>/dev/null
 
+# Print the word $1 for `sewer_wait_for`. A `read` that times out may lose a byte, often so before bash 5.0 on a busy node:
+# so the word stands twice in a line, and the line twice. The empty line counts if the lost byte ends the first line.
+sewer_print() {
+    builtin echo "$1 $1"$'\n\n'"$1 $1"
+}
+
 # Wait for process $1, and leave its exit code in `sewer_status`. The supervisor passes on meanwhile the signals that its
 # traps have set in `sewer_noted`, and the second shell those in `sewer_early`, once `sewer_process` is known.
 # `wait` is of no use here: it does not end for a signal that comes just before it blocks, it may miss the end of a
 # process that comes together with a signal, and after a signal it can return the number of that signal for ever. So this
 # shell reads a pipe: the process writes a line when it is ready and one when it ends, and traps write one. The timeout
-# bounds the delay of a signal that comes just before `read` blocks. A `read` that times out may lose a byte: so each
-# number stands twice.
+# bounds the delay of a signal that comes just before `read` blocks.
 sewer_wait_for() {
     local sewer_line= sewer_word sewer_has_ended= sewer_timeout sewer_number sewer_tries REPLY
     sewer_status=
@@ -92,6 +97,7 @@ sewer_wait_for() {
                 for sewer_word in ${sewer_early[@]+"${sewer_early[@]}"}; do
                     sewer_forward "$sewer_word"
                 done
+                sewer_early=()
             elif [[ $sewer_line == "$sewer_word $sewer_word" ]]; then
                 sewer_status=$sewer_word
                 sewer_is_known=1
@@ -145,7 +151,7 @@ unset SEWER_SUPERVISOR SEWER_PIPES
 
 # Send the word $1 to the supervisor. `setup` may have given the number of any descriptor to another file.
 sewer_tell() {
-    builtin echo "$1 $1" >"/proc/$sewer_supervisor/fd/${sewer_pipes[2]}"
+    sewer_print "$1" >"/proc/$sewer_supervisor/fd/${sewer_pipes[2]}"
 } 2>/dev/null
 
 # Open the pipes again if `setup` has closed them, or has opened other files in their place.
@@ -178,6 +184,7 @@ sewer_is_ending=
 sewer_asked=
 sewer_module_asked=
 sewer_unsignalled=false
+sewer_is_unread=
 sewer_at_exit=
 sewer_of_shells=()
 sewer_due=()
@@ -185,7 +192,7 @@ sewer_trapped=()
 declare -A sewer_at_signal=() sewer_ignores=() sewer_has_come=()
 
 declare -A sewer_paths=()
-for sewer_name in date env grep ln mv readlink rm stat tail timeout touch; do
+for sewer_name in date env grep ln mv readlink rm stat tail timeout touch tr; do
     sewer_paths[$sewer_name]=$(command -pv "$sewer_name")
 done
 
@@ -506,11 +513,11 @@ sewer_run() {
         (
             builtin trap - "${sewer_heard[@]}"
             export -n "${!sewer_@}" # in case of `set -a`
-            builtin echo "process=$BASHPID process=$BASHPID" >&"$sewer_pipe"
+            sewer_print "process=$BASHPID" >&"$sewer_pipe"
             builtin exec ${sewer_before[@]+"${sewer_before[@]}"} "$@" \
                 2>&"$sewer_stderr" {sewer_stderr}>&- {sewer_pipe}>&- {sewer_silent}>&-
         ) || sewer_code=$?
-        builtin echo "$sewer_code $sewer_code" >&"$sewer_pipe" || :
+        sewer_print "$sewer_code" >&"$sewer_pipe" || :
         builtin exit "$sewer_code" # for `wait`, should the pipe fail
     } <&0 {sewer_stderr}>&2 2>/dev/null &
     sewer_wait_for "$!"
@@ -534,13 +541,17 @@ sewer_is_announced() {
     ((sewer_uses_srun)) && sewer_is_in stdout.log sewer_stdout_from "$@"
 }
 
-# Return whether one of the texts $3… is in file $1 after the byte number in the variable $2.
+# Return whether one of the texts $3… is in file $1 after the byte number in the variable $2. grep needs memory for a whole
+# line: a progress bar is one without end, and the job may have little left. `sewer_is_unread` is set if reading failed.
 sewer_is_in() {
     [[ -f $sewer_dir/$1 ]] || return 1
     ((`sewer_size "$1"` >= $2)) || printf -v "$2" 0 # the module has emptied it
-    local sewer_texts=("${@:3}")
-    sewer_tool tail -c "+$((${!2} + 1))" -- "$sewer_dir/$1" |
-        sewer_tool grep -aF "${sewer_texts[@]/#/-e}" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
+    local sewer_texts=("${@:3}") sewer_codes
+    sewer_tool tail -c "+$((${!2} + 1))" -- "$sewer_dir/$1" | sewer_tool tr '\r' '\n' |
+        sewer_tool grep -aF "${sewer_texts[@]/#/-e}" >/dev/null
+    sewer_codes=("${PIPESTATUS[@]}")
+    ((sewer_codes[2] == 0 || (sewer_codes[0] == 0 && sewer_codes[1] == 0 && sewer_codes[2] == 1))) || sewer_is_unread=1
+    return "${sewer_codes[2]}"
 }
 
 # Return whether srun's announcements reach a log of the job directory: `setup` or a variable may have redirected them.
@@ -587,6 +598,7 @@ sewer_judge() {
     else
         sewer_unsignalled=true
     fi
+    [[ -z $sewer_is_unread ]] || sewer_unsignalled=false # Slurm's final state decides
 }
 
 # End with this exit code, and send it to the supervisor.

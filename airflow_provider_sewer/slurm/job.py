@@ -1,4 +1,4 @@
-"""Submitted job: its identity, and its cancellation."""
+"""Submitted job, and attempt that is to become an array task: identity, data to store, and state."""
 
 from __future__ import annotations
 
@@ -6,16 +6,35 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.formats import JOB
-from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.slurm.backend import CommandNotFound, JobRef, SlurmUnreachable
+from airflow_provider_sewer.slurm.backend_choice import backend_of
+from airflow_provider_sewer.slurm.client import SlurmClient
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.states import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
     from airflow_provider_sewer.slurm.backend import JobBackend
-    from airflow_provider_sewer.slurm.job_directory import JobDirectory
+
+
+class PendingJob(NamedTuple):
+    """Attempt that waits to become an array task.
+
+    :param directory: its job directory.
+    :param name: its name.
+    :param cluster: the client of its cluster.
+    """
+
+    directory: JobDirectory
+    name: str
+    cluster: SlurmClient
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the data to store."""
+        fields = {"id": None, "name": self.name, "directory": self.directory.path}
+        return JOB.written({**fields, "cluster": self.cluster.kind, "submitted": None})
+
+    def __str__(self) -> str:
+        return f"{self.name} (waiting for its array)"
 
 
 class Job(NamedTuple):
@@ -37,46 +56,26 @@ class Job(NamedTuple):
         """Return a job with its stored fields."""
         return cls(JobRef(job_id, name, directory.path), directory, cluster, submitted)
 
-    def to_data(self) -> dict[str, Any]:
-        """Return the data to store."""
-        return JOB.packed([*self.ref, self.cluster.kind, self.submitted])
+    def to_dict(self) -> dict[str, Any]:
+        """Return the data to store: in the job directory, in the trigger, its event, and Airflow's task state store."""
+        fields = {"id": self.ref.id, "name": self.ref.name, "directory": self.directory.path}
+        return JOB.written({**fields, "cluster": self.cluster.kind, "submitted": self.submitted})
 
-    def cancel(self, *, timeout: float) -> None:
-        """Cancel it: through the cluster, and by the job script itself while the cluster is unreachable.
+    @classmethod
+    def from_dict(cls, data: Any) -> Job | PendingJob:
+        """Return the job, or the attempt that is to become one, from its data in Airflow's database.
 
-        :param timeout: seconds that this may take.
-        :raises SlurmUnreachable: when the cluster may not have been reached; the job script then ends the job.
+        :raises UnreadableRecord: when another version has written it.
         """
-        self.directory.try_to_cancel()
-        self.cluster.cancel(self.ref, timeout=timeout)
+        record = JOB.read("the job in Airflow's database", data)
+        directory = JobDirectory(record["directory"])
+        if record["id"] is None:
+            return PendingJob(directory, record["name"], SlurmClient())
+        cluster = backend_of(record["cluster"])
+        return cls.of(str(record["id"]), record["name"], directory, cluster, float(record["submitted"]))
 
     def __str__(self) -> str:
         return f"{'Slurm job' if self.cluster.kind == 'slurm' else 'local job'} {self.ref.id} ({self.ref.name})"
-
-
-def cancel(job: Job | PendingJob, notify: Callable[[str], None], *, timeout: float) -> None:
-    """Cancel a job, or an attempt that waits to become one, and log it."""
-    try:
-        job.cancel(timeout=timeout)
-        notify(f"Cancelled {job}")
-    except SlurmUnreachable as error:
-        notify(cancelled_by_directory_line(job, error))
-
-
-def cancelled_by_directory_line(job: Job | PendingJob, error: SlurmUnreachable) -> str:
-    """Return the log line about a job that was cancelled through its job directory only."""
-    return WarningLine(
-        f"Cancelled {job} through its job directory only; it ends within some seconds of running: {error}"
-    )
-
-
-def has_final_record(job: Job) -> bool:
-    """Return whether the final record of a job's end exists."""
-    try:
-        record = job.directory.read_exit()
-    except (OSError, ValueError):
-        return False
-    return record is not None and record.is_final
 
 
 def has_ended(job: Job) -> bool:

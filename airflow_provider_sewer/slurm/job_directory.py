@@ -1,18 +1,15 @@
-"""Directory of one attempt: the names of all its files, such as script, logs and records."""
+"""Directory of one attempt: the names of all its files, which it reads and writes."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from contextlib import suppress
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.atomic_file import write_atomically
-from airflow_provider_sewer.core.errors import InvalidTask, UnreadableRecord
+from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.core.formats import (
     ATTEMPT,
     CANCELLED,
@@ -27,113 +24,28 @@ from airflow_provider_sewer.core.formats import (
     UNKNOWN,
     Format,
 )
-from airflow_provider_sewer.core.slurm_settings import unprintable
 from airflow_provider_sewer.core.trusted_files import (
     LARGEST_RECORD,
     PRIVATE,
     InvalidRecord,
     check_own_folder,
     has_types,
+    make_private_folders,
     modified,
     open_own,
     parse_json,
     read_own,
 )
+from airflow_provider_sewer.slurm.job_records import ExitRecord, Monitor, StartRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-_INVALID = re.compile(r"[^A-Za-z0-9_.+-]")
-_LONGEST_PART = 100
-#: Ticks a second in ``/proc/<pid>/stat``: USER_HZ, which is 100 on all platforms that Slurm supports.
-_TICKS = 100
-#: Limit on the values in a job's own usage record: the job can write anything.
-_LARGEST_USAGE = float(2**63)
 #: Bytes that a record of a worker may have, such as the parameters of a task or the members of an array.
 LARGEST_SAVED = 64 * 1024 * 1024
 
 #: Linux has fewer process ids.
 _MOST_PIDS = 2**31
-
-
-class StartRecord(NamedTuple):
-    """Record that the job script writes when it begins.
-
-    :param job_id: the job it runs in.
-    :param restart: how often Slurm had requeued that job.
-    :param node: the node it runs on.
-    :param pid: its process there.
-    :param time: seconds since the epoch.
-    """
-
-    job_id: str
-    restart: int
-    node: str
-    pid: int
-    time: float
-
-
-class ExitRecord(NamedTuple):
-    """Record that the job script writes when it ends.
-
-    :param job_id: the job it ran in.
-    :param restart: how often Slurm had requeued that job.
-    :param node: the node it ran on.
-    :param phase: how far it got: ``setup``, ``module`` or ``teardown``.
-    :param exit_code: exit code of the module, as in a shell: 128 and more for a signal.
-    :param asked: the signal by which the job was asked to end before the module had, if any.
-    :param start: seconds since the epoch.
-    :param end: seconds since the epoch.
-    :param stdout: bytes of stdout so far.
-    :param stderr: bytes of stderr so far.
-    :param module_stdout: which bytes of stdout the module wrote: from and to.
-    :param result: bytes of the result file; -1 if there is none.
-    :param cpus: how many CPUs Slurm had given it; 0 if that is not known.
-    :param unsignalled: whether the script has ruled out that Slurm had signalled the module.
-    :param is_torn_down: whether `teardown` is over; the module's end is recorded before that, too.
-    """
-
-    job_id: str
-    restart: int
-    node: str
-    phase: str
-    exit_code: int
-    asked: str | None
-    start: float
-    end: float
-    stdout: int
-    stderr: int
-    module_stdout: Sequence[int]
-    result: int
-    cpus: int
-    unsignalled: bool
-    is_torn_down: bool
-
-    @property
-    def is_success(self) -> bool:
-        """Return whether the module ran to its own end and exited with 0."""
-        return self.phase == "teardown" and self.exit_code == 0 and self.asked is None
-
-    @property
-    def is_sure_success(self) -> bool:
-        """Return whether this is a success in any state of the job: no signal of Slurm has ended the module."""
-        return self.is_success and self.unsignalled
-
-    @property
-    def is_final(self) -> bool:
-        """Return whether the module has ended by itself, so that Slurm has no reason to requeue the job."""
-        return self.is_sure_success or (self.asked is None and not self.is_success)
-
-
-class Monitor(NamedTuple):
-    """Process that monitors a job.
-
-    :param token: differs for each process and each time.
-    :param try_number: Airflow's number of the try that the process works for; 0 where tries have no numbers.
-    """
-
-    token: str
-    try_number: int
 
 
 class JobDirectory:
@@ -178,10 +90,7 @@ class JobDirectory:
 
         :raises FileExistsError: when it exists.
         """
-        for parent in reversed(Path(self.path).parents):
-            if not parent.is_dir():
-                with suppress(FileExistsError):  # another process was quicker
-                    parent.mkdir(PRIVATE)
+        make_private_folders(os.path.dirname(self.path))
         os.mkdir(self.path, PRIVATE)
 
     def check_own(self) -> None:
@@ -217,7 +126,7 @@ class JobDirectory:
 
         :param lasts: whether this is its only record.
         """
-        self._write_record(JOB, self._job, job, lasts=lasts)
+        self._write(self._job, json.dumps(job), lasts=lasts)
 
     def read_job(self) -> dict[str, Any] | None:
         """Return the submitted job, if it is known.
@@ -279,7 +188,7 @@ class JobDirectory:
         """Return whether this attempt was closed."""
         return os.path.exists(self._ended)
 
-    def cancel(self, *, is_cleared: bool = False) -> None:
+    def write_cancelled(self, *, is_cleared: bool = False) -> None:
         """Have the job script end, or not begin; it checks every few seconds.
 
         :param is_cleared: whether a user has cleared the task, so that a recorded success does not count either.
@@ -287,11 +196,6 @@ class JobDirectory:
         if is_cleared or not self.is_cleared:
             self._write_record(CANCELLED, self._cancelled, {"is_cleared": is_cleared})
         self.forget_secrets()
-
-    def try_to_cancel(self, *, is_cleared: bool = False) -> None:
-        """Have the job script end, if that can be written; the cluster may still be reached if not."""
-        with suppress(OSError):
-            self.cancel(is_cleared=is_cleared)
 
     @property
     def is_cancelled(self) -> bool:
@@ -384,7 +288,10 @@ class JobDirectory:
     def read_start(self) -> StartRecord | None:
         """Return the job's record of its (last) start; ``None`` if it cannot be read."""
         start = self._readable(START, self.start)
-        return StartRecord(*START.values(start)) if start is not None and 0 < start["pid"] < _MOST_PIDS else None
+        if start is None or not 0 < start["pid"] < _MOST_PIDS:
+            return None
+        _, *values = START.values(start)
+        return StartRecord(*values)
 
     def read_exit(self) -> ExitRecord | None:
         """Return the job's record of its end; ``None`` if it has not ended, and during `teardown`.
@@ -394,6 +301,15 @@ class JobDirectory:
         record = self.read_module_end()
         return record if record is not None and record.is_torn_down else None
 
+    @property
+    def has_final_record(self) -> bool:
+        """Return whether the final record of the job's end exists."""
+        try:
+            record = self.read_exit()
+        except (OSError, ValueError):
+            return False
+        return record is not None and record.is_final
+
     def read_module_end(self) -> ExitRecord | None:
         """Return the job's record of its module's end; ``None`` if there is none, or it is from before a restart.
 
@@ -402,11 +318,12 @@ class JobDirectory:
         fields = self._read_record(EXIT, self.exit)
         if fields is None:
             return None
-        if not _is_of_a_job(fields):
+        job_id, *values = EXIT.values(fields)
+        if not _is_of_a_job(fields["asked"], fields["module_stdout"]):
             raise EXIT.damaged(self.exit, "'asked' or 'module_stdout' has another form")
-        record = ExitRecord(*EXIT.values(fields))
+        record = ExitRecord(*values)
         start = self.read_start()
-        is_stale = record.job_id != self.read_claim() or (start is not None and start.restart > record.restart)
+        is_stale = job_id != self.read_claim() or (start is not None and start.restart > record.restart)
         return None if is_stale else record
 
     def read_success(self) -> bool:
@@ -433,36 +350,6 @@ class JobDirectory:
             return time.time() - modified(self.alive) / 1e9 < within
         except OSError:
             return False
-
-    def read_usage(self) -> dict[str, float]:
-        """Return the usage that the script has measured.
-
-        ``elapsed`` and ``cpu`` in seconds, ``cpus``, ``max_rss`` in bytes. An unknown field is omitted: on several
-        nodes only ``elapsed`` and ``cpus`` are known.
-        """
-        usage: dict[str, float] = {}
-        with suppress(OSError, ValueError, OverflowError):
-            if record := self.read_module_end():
-                usage = {"elapsed": round(record.end - record.start, 3)} | (
-                    {"cpus": record.cpus} if record.cpus else {}
-                )
-                usage |= self._read_samples()
-                usage["cpu"] = max(usage.get("cpu", 0.0), self._read_cpu_seconds())
-        return {name: value for name, value in usage.items() if 0 <= value < _LARGEST_USAGE}
-
-    def _read_samples(self) -> dict[str, float]:
-        """Return the largest samples of CPU time and memory, without a line that was cut off by a kill."""
-        with suppress(OSError, ValueError, IndexError, OverflowError):
-            lines = read_own(self.usage_samples).splitlines(keepends=True)
-            samples = [[int(word) for word in line.split()] for line in lines if line.endswith(b"\n")]
-            kibibytes, ticks = (max(sample[field] for sample in samples) for field in (0, 1))
-            return {"max_rss": float(kibibytes * 1024), "cpu": ticks / _TICKS}
-        return {}
-
-    def _read_cpu_seconds(self) -> float:
-        """Return the CPU time of all processes that the script has run and waited for."""
-        words = read_own(self.cpu_times).decode("ascii").split()[2:4]  # the first two are the shell's own
-        return sum(float(minutes) * 60 + float(rest) for minutes, rest in map(_minutes_and_seconds, words))
 
     # -- Log offsets ---------------------------------------------------------------------------------------------------
 
@@ -521,44 +408,9 @@ class JobDirectory:
             return None
 
 
-def _minutes_and_seconds(word: str) -> tuple[str, str]:
-    """Split a time of bash's `times`, such as ``1m2.345s``."""
-    minutes, _, rest = word.partition("m")
-    return minutes, rest.rstrip("s").replace(",", ".")
-
-
-def checked_run_dir(path: str, *, kind: str = "") -> str:
-    """Return the folder of all job directories, checked for the options of sbatch: each of these is a line.
-
-    :param kind: the kind of the cluster, where it is known. Slurm 25.11 drops every backslash from ``--output``, and
-        earlier versions read it as an escape.
-    :raises InvalidTask: when sbatch could not read it.
-    """
-    if wrong := unprintable(path):
-        raise InvalidTask(f"run_dir must not contain {wrong}, got {path!r}; sbatch reads its options line by line")
-    if kind == "slurm" and "\\" in path:
-        raise InvalidTask(f"run_dir must not contain a backslash, got {path!r:.200}; Slurm drops it from paths of logs")
-    return path
-
-
-def job_directories_of(base: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """Return the folder of all attempts of a task instance; the directory of an attempt is named by its number.
-
-    Instances of a mapped task have folders inside the task's, with names that are not numbers.
-    """
-    folder = os.path.join(base, *map(_part, (dag_id, run_id, task_id)))
-    return folder if map_index < 0 else os.path.join(folder, f"map-{map_index}")
-
-
-def _part(name: str) -> str:
-    """Return a unique folder name for a name."""
-    fit = _INVALID.sub("_", name)[:_LONGEST_PART].lstrip(".")
-    return name if fit == name else f"{fit}-{sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _is_of_a_job(fields: Any) -> bool:
-    match fields:
-        case {"asked": None | str(), "module_stdout": [int(begin), int(end)]}:
+def _is_of_a_job(asked: Any, module_stdout: Any) -> bool:
+    match asked, module_stdout:
+        case None | str(), [int(begin), int(end)]:
             # -1 stands for a log that the module has removed.
             return -1 <= begin < 2**63 and -1 <= end < 2**63
     return False

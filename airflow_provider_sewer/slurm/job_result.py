@@ -8,8 +8,10 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core import errors
+from airflow_provider_sewer.core.formats import JOB_EVENT
 from airflow_provider_sewer.execution.module_runner import exit_description, module_not_found_line
 from airflow_provider_sewer.slurm.client import SlurmClient
+from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_script import runs_srun
 from airflow_provider_sewer.slurm.log_tailer import last_lines
 from airflow_provider_sewer.slurm.states import TERMINAL_STATES, TerminalState
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from airflow_provider_sewer.slurm.backend import JobStatus
-    from airflow_provider_sewer.slurm.job import Job
-    from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory
+    from airflow_provider_sewer.slurm.job import PendingJob
+    from airflow_provider_sewer.slurm.job_directory import JobDirectory
+    from airflow_provider_sewer.slurm.job_records import ExitRecord
 
 #: Exit code of the job script when another job has claimed its job directory, or the attempt is cancelled.
 NOT_ITS_TURN = 75
@@ -78,17 +81,23 @@ class JobResult(NamedTuple):
         error: errors.SewerError = kind(self.message, **(details if issubclass(kind, errors.SlurmError) else {}))
         return error
 
-    def to_data(self) -> dict[str, Any]:
-        """Return the data for an event."""
-        return dict(zip(_KEYS, self, strict=True))
+    def to_event(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the event of a trigger.
+
+        :param job: the data of the job.
+        """
+        return JOB_EVENT.written({"job": job, "ending": dict(zip(_KEYS, self, strict=True))})
 
     @classmethod
-    def of_data(cls, data: Mapping[str, Any]) -> JobResult:
-        """Return a result from the data of :meth:`to_data`.
+    def from_event(cls, event: Any) -> tuple[Job | PendingJob, JobResult]:
+        """Return the job and its result from the event of a trigger.
 
-        :raises LookupError: when a key is missing.
+        :raises UnreadableRecord: when another version has written it.
         """
-        return cls(*(data[key] for key in _KEYS))
+        where = "the event of the trigger"
+        event = JOB_EVENT.read(where, event)
+        with JOB_EVENT.reading(where):
+            return Job.from_dict(event["job"]), cls(*(event["ending"][key] for key in _KEYS))
 
     @classmethod
     def of_error(cls, error: errors.SewerError, directory: JobDirectory) -> JobResult:
@@ -277,7 +286,7 @@ class JobResultFactory:
             )
         if code == _CANNOT_WRITE:
             return launch._replace(
-                description="could not write into its job directory",
+                description="could not write into its run directory",
                 advice=f"is its disk full, is run_dir shared with the nodes, and can the node write to {path}?",
             )
         if code == _CANNOT_READ:
@@ -290,7 +299,7 @@ class JobResultFactory:
             )
         if code == NOT_ITS_TURN:
             return launch._replace(
-                description="found its job directory claimed by another job, or cancelled",
+                description="found its run directory taken by another job, or cancelled",
                 advice="clear the task to run it again",
             )
         text = (

@@ -21,20 +21,30 @@ from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secret_detection import masked_text
 from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.execution.module_runner import read_result, reject_missing_result
+from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.slurm.arrays.coordinator import ArrayCoordinator
-from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration, PendingJob, write_element
+from airflow_provider_sewer.slurm.arrays.registration import ArrayRegistration, write_element
 from airflow_provider_sewer.slurm.attempts import Attempts
-from airflow_provider_sewer.slurm.backend import JobRef, SlurmUnreachable
 from airflow_provider_sewer.slurm.backend_choice import backend_of, get_backend
+from airflow_provider_sewer.slurm.cancellation import (
+    TIMEOUT,
+    TIMEOUT_BEFORE_KILL,
+    abort_submission,
+    cancel_attempt,
+    cancel_job,
+    cancel_submission,
+)
 from airflow_provider_sewer.slurm.client import SlurmClient
-from airflow_provider_sewer.slurm.job import Job, cancel
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
+from airflow_provider_sewer.slurm.job import Job, PendingJob
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
 from airflow_provider_sewer.slurm.job_script import checked_variables
 from airflow_provider_sewer.slurm.job_spec import load_task, save_task, wait_policy_of
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_line_between
-from airflow_provider_sewer.slurm.monitor import Backoff, JobMonitor, latest_update, subscribe
+from airflow_provider_sewer.slurm.monitor import JobMonitor
 from airflow_provider_sewer.slurm.reattach import PreviousAttempt
+from airflow_provider_sewer.slurm.run_dir import checked_run_dir
+from airflow_provider_sewer.slurm.status_poller import Backoff, latest_update, subscribe
 from airflow_provider_sewer.slurm.submission import DuplicateJobName, Submission
 
 if TYPE_CHECKING:
@@ -42,7 +52,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.execution.output import Sink
-    from airflow_provider_sewer.execution.task_runner import TaskRunner
     from airflow_provider_sewer.slurm.attempts import Attempt
     from airflow_provider_sewer.slurm.backend import JobBackend
     from airflow_provider_sewer.slurm.job_result import JobResult
@@ -50,12 +59,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from airflow_provider_sewer.slurm.status_poller import StatusUpdate
 
-#: Seconds that cancelling a job may take.
-_CANCEL_TIMEOUT = 15.0
-#: Seconds for which an interrupted process waits at its end until the job of its submission is cancelled.
-_INTERRUPTED_TIMEOUT = 4.0
-#: Limit on the jobs of this process that are cancelled at once, when all of them are.
-_FEW_AT_ONCE = threading.BoundedSemaphore(4)
 #: Seconds between two checks whether a waiting attempt is still valid.
 _SLICE = 0.2
 
@@ -71,7 +74,8 @@ class JobRunner:
     :param supervisor: pid of the parent that this process works for; without it, log lines are lost, and another try
         may already run.
     :param clusters: returns the backend of a kind, ``slurm`` or ``local``.
-    :param task_run: see :class:`~airflow_provider_sewer.slurm.job_products.JobProducts`.
+    :param task_run: runs the task of each attempt, which is not saved then; by default, the task of the specification
+        is saved with its attempt, and loaded only where another process has begun the attempt.
     """
 
     def __init__(
@@ -90,7 +94,10 @@ class JobRunner:
         self._notify = notify
         self._supervisor = supervisor
         self._clusters = clusters or backend_of
-        self._task_run = task_run
+        self._saves_task = task_run is None
+        self.task_run = task_run or TaskRunner(spec.task, {}, dag_run=spec.instance[:2])
+        self._products_of: dict[str, JobProducts] = {}
+        self._secrets_of: dict[str, tuple[str, ...]] = {}
         self._run_dir = os.path.abspath(os.path.expanduser(spec.slurm.run_dir or ""))
         self._attempts = Attempts(self._run_dir, spec.instance, spec.label)
         self._current: JobDirectory | None = None
@@ -104,13 +111,18 @@ class JobRunner:
     def reattach(self) -> Job | PendingJob | None:
         """Reattach to the previous try's job if it is still valid, else abandon it.
 
-        If there is none, the plan may still be changed until :meth:`submit_or_reattach`.
+        If there is none, the task may still be changed by :meth:`use`, until :meth:`submit_or_reattach`.
 
         :raises SlurmUnavailable: when the job's state cannot be determined.
         :raises UnreadableRecord: when a record of that job cannot be read; the job is left as it is.
         """
         self._job = self._reattach()
         return self._job
+
+    def use(self, task: Task) -> None:
+        """Submit another task than that of the specification."""
+        self.spec = self.spec._replace(task=task)
+        self.task_run = TaskRunner(task, {}, dag_run=self.spec.instance[:2])
 
     def submit_and_wait(self) -> Job:
         """Reattach to the previous try's job if it is still valid, or submit a new one.
@@ -156,7 +168,7 @@ class JobRunner:
                 if update:
                     self._notify(update)
         except SlurmCancelled:
-            cancel(waiting, self._notify, timeout=_CANCEL_TIMEOUT)
+            cancel_job(waiting, self._notify)
             raise
         except SewerError as error:
             if error is update and not isinstance(error, UnreadableRecord):
@@ -185,7 +197,7 @@ class JobRunner:
         planned = self.spec
         monitor = JobMonitor(
             job,
-            planned.task.target,
+            self.runner_of(job.directory).task.target,
             wait_policy_of(planned.slurm),
             self._sink,
             self._notify,
@@ -199,7 +211,7 @@ class JobRunner:
             while (result := monitor.poll(update)) is None:
                 if not monitor.is_holder:
                     raise SlurmJobReleased(f"another process monitors {job}", job_id=job.ref.id)
-                self._end_if_stopped(job)
+                self._end_if_stopped(monitor)
                 if monitor.wants_poll or self._is_stopped:
                     subscription.poll_now()
                 update = latest_update(self._news, backoff.next(has_news=update is not None))
@@ -249,32 +261,33 @@ class JobRunner:
         """Record that the result of a collected attempt cannot be used, so that the next try submits a new job."""
         self._close(JobDirectory(result.run_directory or ""), "failed")
 
-    def saved_task(self, directory: JobDirectory) -> Task:
-        """Return the task that an attempt was begun with.
+    def runner_of(self, directory: JobDirectory) -> TaskRunner:
+        """Return the runner of the task that an attempt was begun with.
 
         :raises UnreadableRecord: when its record cannot be read.
         """
-        return self.spec.task if self._task_run else load_task(directory, self.spec.task)
+        return self._products(directory).run
 
     def secrets(self, directory: JobDirectory) -> tuple[str, ...]:
         """Return the values of an attempt that must be masked."""
-        call = self._task_run.call(None) if self._task_run else self.saved_task(directory).call()
-        return self.spec.secrets(call)
+        if directory.path not in self._secrets_of:
+            self._secrets_of[directory.path] = self.spec.secrets(self.runner_of(directory).call(None))
+        return self._secrets_of[directory.path]
 
     def _result(self, directory: JobDirectory) -> Any:
         record = directory.read_module_end()
         begin, end = record.module_stdout if record else (0, 0)
         try:
-            if self.spec.task.function is not None:
-                return read_result(directory.result, lambda: reject_missing_result(self.spec.task.target))
+            task = self.runner_of(directory).task
+            if task.function is not None:
+                return read_result(directory.result, lambda: reject_missing_result(task.target))
             secrets = self.secrets(directory)
             return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end, secrets))
         except OSError as error:
             raise FileSystemRefused(f"its result cannot be read: {error.filename}: {error.strerror}") from None
 
-    def log_rest(self, result: JobResult) -> None:
-        """Log the job's output that is not logged yet."""
-        directory = JobDirectory(result.run_directory or "")
+    def log_rest(self, directory: JobDirectory) -> None:
+        """Log the output of the job in a job directory that is not logged yet."""
         JobLogs(directory, self._sink, self.secrets(directory)).finish()
 
     def _close(self, directory: JobDirectory, how: str) -> None:
@@ -285,11 +298,11 @@ class JobRunner:
         """
         try:
             if how == "failed":
-                directory.cancel()
+                directory.write_cancelled()
             directory.forget_secrets()
             directory.write_ended(how, self.spec.instance.try_number)
             if self.spec.slurm.requeue:
-                directory.cancel()
+                directory.write_cancelled()
             if secrets := self.secrets(directory):
                 directory.mask_arguments(lambda text: masked_text(Secrets(secrets).mask(text)))
         except OSError as error:  # the next try will find that it has ended
@@ -300,7 +313,7 @@ class JobRunner:
         self._is_released = True
         self._news.put(None)
 
-    def cancel(self, *, timeout: float = _CANCEL_TIMEOUT, is_cleared: bool = False) -> None:
+    def cancel(self, *, timeout: float = TIMEOUT, is_cleared: bool = False) -> None:
         """Cancel the job, or its submission; also from a signal handler.
 
         :param timeout: seconds that this may take.
@@ -308,14 +321,9 @@ class JobRunner:
         """
         self._is_cancelled = True
         if self._job is not None:
-            if is_cleared:
-                self._job.directory.try_to_cancel(is_cleared=True)
-            cancel(self._job, self._notify, timeout=timeout)
+            cancel_job(self._job, self._notify, timeout=timeout, is_cleared=is_cleared)
         elif self._current is not None:
-            try:
-                self._current.cancel(is_cleared=is_cleared)
-            except OSError as error:
-                self._notify(WarningLine(f"Cannot cancel the submission through its job directory: {error}"))
+            abort_submission(self._current, self._notify, is_cleared=is_cleared)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Have the job cancelled by the thread that submits or monitors it; also from a signal handler.
@@ -333,7 +341,7 @@ class JobRunner:
         if (attempt := self._attempts.latest()) is not None:
             self._previous(attempt).abandon()
 
-    def cancel_latest(self, *, timeout: float) -> None:
+    def cancel_latest(self, *, timeout: float = TIMEOUT) -> None:
         """Cancel the latest attempt if it is not closed; where its job is not known, the job ends itself.
 
         :param timeout: seconds that this may take.
@@ -341,16 +349,16 @@ class JobRunner:
         attempt = self._attempts.latest()
         if attempt is None:
             return
-        attempt.cancel()
+        cancel_attempt(attempt)
         if attempt.directory.read_job() and (job := self.latest_job()):
-            cancel(job, self._notify, timeout=timeout)
+            cancel_job(job, self._notify, timeout=timeout)
 
-    def _end_if_stopped(self, job: Job) -> None:
+    def _end_if_stopped(self, monitor: JobMonitor) -> None:
         if self._is_stopped and not self._is_cancelled:
-            with _FEW_AT_ONCE:
-                self.cancel()
+            self._is_cancelled = True
+            monitor.cancel()
         if self._is_let_go:
-            raise SlurmCancelled(f"{job} was cancelled without waiting for its end", job_id=job.ref.id)
+            raise SlurmCancelled(f"{self._job} was cancelled without waiting for its end", job_id=_id_of(self._job))
 
     def _check(self) -> None:
         """Raise if this try is no longer valid."""
@@ -413,9 +421,9 @@ class JobRunner:
             self._current = attempt.directory
             submission = Submission(cluster, attempt, self._notify, self._check, self.spec.slurm.max_pending_time)
             try:
-                if self._task_run is None:
+                products = self._products_of[attempt.directory.path] = JobProducts(self.task_run, attempt.directory)
+                if self._saves_task:
                     save_task(attempt.directory, self.spec.task)
-                products = self._products(attempt.directory)
                 script = self.spec.script(attempt.name, products.begin(attempt.name))
                 if self.spec.shares_array and isinstance(cluster, SlurmClient):
                     return self._register(ArrayRegistration(cluster, attempt), attempt, script)
@@ -430,7 +438,7 @@ class JobRunner:
                     # A controller that does not answer must not delay the end of this process.
                     giving_up = threading.Thread(target=self._give_up, args=(cluster, attempt), daemon=True)
                     giving_up.start()
-                    giving_up.join(_INTERRUPTED_TIMEOUT)
+                    giving_up.join(TIMEOUT_BEFORE_KILL)
                 raise
             except SewerError:
                 self._give_up(cluster, attempt)
@@ -441,17 +449,19 @@ class JobRunner:
         return place.register(script._replace(in_array=True), self.spec.member(attempt.directory.path))
 
     def _products(self, directory: JobDirectory) -> JobProducts:
-        planned = self.spec
-        dag_run = None if self._task_run else planned.instance[:2]
-        return JobProducts(self.saved_task(directory), directory, self._task_run, planned.runs_before, dag_run)
+        """Return the products of an attempt, which this process or another one has begun."""
+        if directory.path not in self._products_of:
+            run = self.task_run
+            if self._saves_task:
+                run = TaskRunner(load_task(directory, self.spec.task), {}, dag_run=self.spec.instance[:2])
+            self._products_of[directory.path] = JobProducts(run, directory)
+        return self._products_of[directory.path]
 
     def _give_up(self, cluster: JobBackend, attempt: Attempt) -> None:
         """Prevent any further effect of an attempt that could not be submitted."""
         with suppress(SlurmUnavailable):
-            attempt.cancel()
-        with suppress(SlurmUnreachable):
-            if (found := cluster.find(attempt.name, attempt.directory.path)) is not None:
-                cluster.cancel(JobRef(found, attempt.name, attempt.directory.path), timeout=_CANCEL_TIMEOUT)
+            cancel_attempt(attempt)
+        cancel_submission(cluster, attempt.name, attempt.directory)
         with suppress(SlurmUnavailable):
             attempt.record_end("failed")
 
@@ -475,5 +485,5 @@ def _next(news: SimpleQueue[_News]) -> _News | None:
         return None
 
 
-def _id_of(begun: Job | PendingJob) -> str | None:
+def _id_of(begun: Job | PendingJob | None) -> str | None:
     return begun.ref.id if isinstance(begun, Job) else None

@@ -77,6 +77,7 @@ class JobScript(NamedTuple):
     :param in_array: whether it is run by an array task, and not submitted itself.
     :param orphan_timeout: seconds after which it ends itself if no process monitors it; 0 for never.
     :param active: the variables that describe the interpreter's environment, before ``setup`` is run.
+    :param other_secrets: values that are secret wherever they occur in the call.
     """
 
     name: str
@@ -91,27 +92,46 @@ class JobScript(NamedTuple):
     in_array: bool = False
     orphan_timeout: float = 0.0
     active: Sequence[str] = ()
+    other_secrets: Sequence[str] = ()
 
     def write(self, directory: JobDirectory) -> None:
         """Write script, variables and a function's arguments into the job directory.
 
         :raises InvalidTask: when submitit rejects a parameter, or bash a variable.
         """
-        secret = self._secret()
+        secret = {name: value for name, value in self.env.items() if is_secret(name, value)} | {**self.secret_env}
+        secret = {name: value for name, value in secret.items() if name not in _OF_EACH_PROCESS}
         plain = {name: value for name, value in self.env.items() if name not in secret}
-        directory.write_script(self._text(directory))
-        words = "".join(f"{_WORD}{index}={shlex.quote(word)}\n" for index, word in self._secret_words().items())
-        directory.write_variables(_exports(plain), _exports(secret) + words)
+        argv = self.call.reading(directory.arguments).argv
+        words = _secret_words(argv, Secrets([*secret_texts(secret), *self.secret_env.values(), *self.other_secrets]))
+        python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
+        quoted = [f'"${_WORD}{index}"' if index in words else _quoted(word) for index, word in enumerate(argv)]
+        command = " ".join(["sewer_run", python, "-u", *quoted])
+        directory.write_script(self._text(directory, command, has_secrets=bool(secret or words)))
+        hidden = "".join(f"{_WORD}{index}={shlex.quote(word)}\n" for index, word in words.items())
+        directory.write_variables(_exports(plain), _exports(secret) + hidden)
         if self.call.kwargs is not None:
             directory.write_arguments(self.call.kwargs)
 
-    def _text(self, directory: JobDirectory) -> str:
+    def _text(self, directory: JobDirectory, command: str, *, has_secrets: bool) -> str:
         resources = with_warning_signal(self.resources)
         srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
         srun = ["srun", "--unbuffered", *srun_args] if uses_srun else []
+        settings = {
+            "sewer_dir": directory.path,
+            "sewer_owned": _owned(directory),
+            "sewer_attempt": self.name,
+            "sewer_workdir": self.workdir or directory.path,
+            "sewer_grace": str(math.ceil(self.grace)),
+            "sewer_requeue": str(int(self.requeue)),
+            "sewer_has_secrets": str(int(has_secrets)),
+            "sewer_in_array": str(int(self.in_array)),
+            "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
+        }
+        frame = _frame(settings, srun) + _activation(self.python, self.active)
         # With `set -k` in `setup`, bash would take an argument such as a=b for a variable. The empty line is for a
         # `setup` that ends in "\\".
-        setup = [self._frame(directory, srun), *_unix_lines(resources.pop("setup", ())), "", "builtin set +k"]
+        setup = [frame, *_unix_lines(resources.pop("setup", ())), "", "builtin set +k"]
         if resources.get("login_environment") is False:
             setup.insert(0, _WITHOUT_LOGIN)
         if resources.pop("stderr_to_stdout", False):
@@ -120,49 +140,7 @@ class JobScript(NamedTuple):
             resources["teardown"] = _unix_lines(resources["teardown"])
         resources.pop("array_parallelism", None)
         output = JobDirectory(_no_pattern(directory.path))
-        command = f"sewer_run {self._command(directory)}"
         return _sbatch_text(directory, output, command, self.name, setup, resources, _requeued(self.requeue))
-
-    def _frame(self, directory: JobDirectory, before: Sequence[str]) -> str:
-        settings = {
-            "sewer_dir": directory.path,
-            "sewer_owned": _owned(directory),
-            "sewer_attempt": self.name,
-            "sewer_workdir": self.workdir or directory.path,
-            "sewer_grace": str(math.ceil(self.grace)),
-            "sewer_requeue": str(int(self.requeue)),
-            "sewer_has_secrets": str(int(bool(self._secret() or self._secret_words()))),
-            "sewer_in_array": str(int(self.in_array)),
-            "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
-        }
-        values = "\n".join(f"{name}={_quoted(value)}" for name, value in settings.items())
-        frame = "\n".join(map(_shell_text, ("own.bash", "usage.bash", "job.bash"))) + self._activation()
-        return f"{values}\n{_BEFORE}{_joined(before)})\n{frame}"
-
-    def _activation(self) -> str:
-        """Return the lines that put the interpreter's folder on PATH; a bare name is looked up after ``setup``."""
-        if not self.python or os.sep not in self.python or not self.active:
-            return ""
-        values = f"sewer_python={_quoted(self.python)}\nsewer_active=({_joined(self.active)})"
-        return f"\n{values}\n{_shell_text('activate.bash')}"
-
-    def _command(self, directory: JobDirectory) -> str:
-        python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
-        secret = self._secret_words()
-        argv = enumerate(self.call.reading(directory.arguments).argv)
-        words = [f'"${_WORD}{index}"' if index in secret else _quoted(word) for index, word in argv]
-        return " ".join([python, "-u", *words])
-
-    def _secret_words(self) -> dict[int, str]:
-        """Return the arguments that hold a secret, by their indices; the script takes them from variables."""
-        argv = self.call.reading("").argv
-        shown = masked_words(argv, Secrets(secret_texts(self._secret()) | dict.fromkeys(self.secret_env.values(), "")))
-        return {index: word for index, (word, masked) in enumerate(zip(argv, shown, strict=True)) if word != masked}
-
-    def _secret(self) -> dict[str, str]:
-        """Return the secret variables: declared and detected ones."""
-        secret = {**{name: value for name, value in self.env.items() if is_secret(name, value)}, **self.secret_env}
-        return {name: value for name, value in secret.items() if name not in _OF_EACH_PROCESS}
 
 
 class ArrayScript(NamedTuple):
@@ -246,6 +224,31 @@ def checked_variables(names: Collection[str]) -> None:
                 f"env: {name!r} is not a valid variable name for a job script; use letters, digits and underscores, no "
                 "leading digit, and no name that bash or sewer reserves"
             )
+
+
+def _secret_words(argv: Sequence[str], secrets: Secrets) -> dict[int, str]:
+    """Return the arguments that hold a secret, by their indices; the script takes them from variables."""
+    shown = masked_words(argv, secrets)
+    return {index: word for index, (word, masked) in enumerate(zip(argv, shown, strict=True)) if word != masked}
+
+
+def _frame(settings: Mapping[str, str], before: Sequence[str]) -> str:
+    """Return the lines around the module.
+
+    :param settings: the variables of the frame.
+    :param before: the prefix of the command.
+    """
+    values = "\n".join(f"{name}={_quoted(value)}" for name, value in settings.items())
+    return f"{values}\n{_BEFORE}{_joined(before)})\n" + "\n".join(
+        map(_shell_text, ("own.bash", "usage.bash", "job.bash"))
+    )
+
+
+def _activation(python: str | None, active: Sequence[str]) -> str:
+    """Return the lines that put the interpreter's folder on PATH; a bare name is looked up after ``setup``."""
+    if not python or os.sep not in python or not active:
+        return ""
+    return f"\nsewer_python={_quoted(python)}\nsewer_active=({_joined(active)})\n{_shell_text('activate.bash')}"
 
 
 def _owned(directory: JobDirectory) -> str:

@@ -32,9 +32,9 @@ class JobSpec(NamedTuple):
     :param slurm: its settings, with every field set.
     :param secret_env: variables of the task's environment that are secret regardless of their names.
     :param grace: seconds between SIGTERM and SIGKILL when the job ends itself.
-    :param runs_before: the runs of the upstream tasks that this one follows, where they report them.
     :param expected: how many instances the mapped task has; 0 if that is not known.
     :param active: the variables that describe the interpreter's environment.
+    :param other_secrets: further values to mask, such as secrets in other fields of an operator.
     """
 
     instance: TaskInstance
@@ -42,9 +42,9 @@ class JobSpec(NamedTuple):
     slurm: SlurmSettings
     secret_env: Mapping[str, str]
     grace: float
-    runs_before: Mapping[str, str] | None = None
     expected: int = 0
     active: Sequence[str] = ()
+    other_secrets: Sequence[str] = ()
 
     @property
     def label(self) -> str:
@@ -62,14 +62,15 @@ class JobSpec(NamedTuple):
 
         :param call: the interpreter's command.
         """
-        return *self.secret_env.values(), *secret_texts(self.task.settings.env, call.argv, self.slurm.slurm)
+        own = secret_texts(self.task.settings.env, call.argv, self.slurm.slurm)
+        return *self.secret_env.values(), *self.other_secrets, *own
 
     def member(self, path: str) -> ArrayMember:
         """Return the registration of an attempt for an array.
 
         :param path: its job directory.
         """
-        resources = with_warning_signal(self._resources)
+        resources = with_warning_signal(_resources_of(self.slurm))
         resources = {name: value for name, value in resources.items() if name not in INSIDE}
         options = ArrayOptions(self.label, resources, bool(self.slurm.requeue), self.slurm.max_pending_time)
         return ArrayMember(path, self.instance.map_index, self.expected, self.slurm.array_wait or 0.0, options)
@@ -87,26 +88,13 @@ class JobSpec(NamedTuple):
             workdir=self.task.settings.workdir,
             env=self.task.settings.env,
             secret_env=self.secret_env,
-            resources=self._resources,
+            resources=_resources_of(self.slurm),
             requeue=bool(self.slurm.requeue),
             grace=self.grace,
-            orphan_timeout=self._orphan_timeout,
+            orphan_timeout=_orphan_timeout_of(self.slurm),
             active=self.active,
+            other_secrets=self.other_secrets,
         )
-
-    @property
-    def _orphan_timeout(self) -> float:
-        """Return the seconds after which the job ends itself; 0 where it is meant to run without a monitor."""
-        is_monitored = self.slurm.wait_for_completion and self.slurm.on_kill_action != "keep_job"
-        if not is_monitored or not self.slurm.orphan_timeout:
-            return 0.0
-        # A monitor polls the job, and so touches its file, at least once in poll_interval.
-        return max(self.slurm.orphan_timeout, 4 * (self.slurm.poll_interval or 0.0))
-
-    @property
-    def _resources(self) -> dict[str, Any]:
-        options = self.slurm.slurm.items()
-        return {name: value for name, value in options if name not in {"name", "job_name"} and value is not None}
 
 
 def wait_policy_of(slurm: SlurmSettings) -> WaitPolicy:
@@ -146,3 +134,16 @@ def load_task(directory: JobDirectory, now: Task) -> Task:
     with TASK.reading(directory.task):
         (task,) = tasks_of_data(saved, directory.task)
     return task.with_settings(now.settings._replace(workdir=task.settings.workdir))
+
+
+def _orphan_timeout_of(slurm: SlurmSettings) -> float:
+    """Return the seconds after which a job ends itself; 0 where it is meant to run without a monitor."""
+    is_monitored = slurm.wait_for_completion and slurm.on_kill_action != "keep_job"
+    if not is_monitored or not slurm.orphan_timeout:
+        return 0.0
+    # A monitor polls the job, and so touches its file, at least once in poll_interval.
+    return max(slurm.orphan_timeout, 4 * (slurm.poll_interval or 0.0))
+
+
+def _resources_of(slurm: SlurmSettings) -> dict[str, Any]:
+    return {name: each for name, each in slurm.slurm.items() if name not in {"name", "job_name"} and each is not None}

@@ -11,6 +11,7 @@ import platform
 import subprocess
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ from airflow_provider_sewer.slurm.backend import (
     UNKNOWN_JOB,
     JobRef,
     JobStatus,
-    SlurmUnreachable,
     SubmissionRetryable,
     Submitted,
 )
@@ -62,7 +62,7 @@ class LocalBackend:
         :raises SubmissionRetryable: when it cannot be started now.
         """
         job_id = f"local-{uuid.uuid4().hex[:12]}"
-        env = build_environment({ATTEMPT_ID: name, _LOCAL_ID: job_id})
+        env = {**build_environment({ATTEMPT_ID: name}), _LOCAL_ID: job_id}
         try:
             subprocess.run(
                 ["/bin/bash", "-c", _DETACH, "bash", directory.script, directory.stdout, directory.stderr],
@@ -75,11 +75,8 @@ class LocalBackend:
 
     def find(self, name: str, directory: str) -> str | None:  # noqa: ARG002 - one place
         """Return the id of the running job of this name."""
-        for process in psutil.process_iter():
-            env = _environ(process)
-            if env.get(ATTEMPT_ID) == name and _LOCAL_ID in env:
-                return env[_LOCAL_ID]
-        return None
+        environments = (_environ(process) for process in psutil.process_iter())
+        return next((env[_LOCAL_ID] for env in environments if env.get(ATTEMPT_ID) == name and _LOCAL_ID in env), None)
 
     def find_in_accounting(self, name: str, directory: str, *, since: float) -> None:
         """Return ``None``: there is no accounting."""
@@ -95,15 +92,23 @@ class LocalBackend:
                 known[job] = _status(job)
         return known
 
-    def cancel(self, job: JobRef, *, timeout: float) -> None:
-        """End a job and all its processes.
+    def cancel(self, jobs: Collection[JobRef], *, timeout: float) -> dict[JobRef, str]:
+        """End jobs and all their processes, and return why those that run on another machine cannot be ended."""
+        if len(jobs) == 1:  # without a thread, for a signal handler
+            reasons = [_end(job, timeout) for job in jobs]
+        else:
+            with ThreadPoolExecutor() as threads:
+                reasons = [*threads.map(lambda job: _end(job, timeout), jobs)]
+        return {job: reason for job, reason in zip(jobs, reasons, strict=True) if reason}
 
-        :raises SlurmUnreachable: when it runs on another machine.
-        """
-        start = JobDirectory(job.directory).read_start()
-        if start and start.node != platform.node():
-            raise SlurmUnreachable(f"job {job.id} runs on {start.node}, not on this machine ({platform.node()})")
-        TreeTerminator(job.name, max(0.0, timeout - 1)).run()
+
+def _end(job: JobRef, timeout: float) -> str:
+    """End a job and all its processes; return the reason if that is not possible from here, else an empty text."""
+    start = JobDirectory(job.directory).read_start()
+    if start and start.node != platform.node():
+        return f"job {job.id} runs on {start.node}, not on this machine ({platform.node()})"
+    TreeTerminator(job.name, max(0.0, timeout - 1)).run()
+    return ""
 
 
 def _status(job: JobRef) -> JobStatus:
@@ -115,7 +120,7 @@ def _status(job: JobRef) -> JobStatus:
         is_alive = directory.is_alive(within=_SIGN_LASTS)
         return JobStatus("RUNNING", node=start.node, start=start.time) if is_alive else UNKNOWN_JOB
     with suppress(psutil.Error):
-        if _is_of(job, psutil.Process(start.pid)):
+        if _job_of(psutil.Process(start.pid)) == job.id:
             return JobStatus("RUNNING", node=start.node, start=start.time)
     if _has_processes(job):  # its script was killed, and its guard process is about to end the rest
         return JobStatus("COMPLETING", node=start.node, start=start.time)
@@ -135,12 +140,12 @@ def _is_starting(job: JobRef) -> bool:
 
 
 def _has_processes(job: JobRef) -> bool:
-    return any(_is_of(job, process) for process in psutil.process_iter())
+    return any(_job_of(process) == job.id for process in psutil.process_iter())
 
 
-def _is_of(job: JobRef, process: psutil.Process) -> bool:
-    """Return whether this is the script of a job, or its guard process; an ended process has no environment."""
-    return _environ(process).get(_LOCAL_ID) == job.id
+def _job_of(process: psutil.Process) -> str | None:
+    """Return the id of the job whose script or guard process this is; an ended process has no environment."""
+    return _environ(process).get(_LOCAL_ID)
 
 
 def _environ(process: psutil.Process) -> dict[str, str]:

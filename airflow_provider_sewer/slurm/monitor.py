@@ -6,34 +6,29 @@ the record proves a success. While Slurm does not answer, the monitor waits.
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from datetime import datetime
 from functools import partial
-from queue import Empty
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import UnreadableRecord
-from airflow_provider_sewer.execution.log_lines import WarningLine
-from airflow_provider_sewer.slurm.backend import MISSING_ARRAY_TASK, UNKNOWN_JOB, JobStatus, SlurmUnreachable
+from airflow_provider_sewer.execution.log_lines import WarningLine, clock
+from airflow_provider_sewer.slurm.backend import MISSING_ARRAY_TASK, UNKNOWN_JOB, JobStatus
+from airflow_provider_sewer.slurm.cancellation import RepeatedCancellation, cancel_job
 from airflow_provider_sewer.slurm.job_result import NOT_ITS_TURN, JobResultFactory
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.monitor_lease import MonitorLease
 from airflow_provider_sewer.slurm.states import ENDED, KNOWN, REQUEUEABLE, WAITING, unsatisfiable_reason
-from airflow_provider_sewer.slurm.status_poller import StatusPoller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from queue import SimpleQueue
 
-    from airflow_provider_sewer.core.slurm_settings import SlurmSettings
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.slurm.job import Job
-    from airflow_provider_sewer.slurm.job_directory import ExitRecord
+    from airflow_provider_sewer.slurm.job_records import ExitRecord
     from airflow_provider_sewer.slurm.job_result import JobResult
     from airflow_provider_sewer.slurm.log_tailer import TriggerLog
-    from airflow_provider_sewer.slurm.status_poller import StatusUpdate, Subscription
+    from airflow_provider_sewer.slurm.status_poller import StatusUpdate
 
 #: Seconds until the files of an ended job are complete here: network file systems cache.
 _FILES_GRACE = 60.0
@@ -47,11 +42,10 @@ _ENDED_BY_SIGNALS = frozenset({"CANCELLED", "TIMEOUT", "PREEMPTED", "DEADLINE"})
 _SETTLING_TIME = {"slurm": 15.0, "local": 0.0}
 #: Seconds for which a pending conclusion makes the poller query Slurm at once.
 _POLL_AT_ONCE = 60.0
-_GIVE_UP_TIMEOUT = 15.0
+#: Seconds that count between two polls, at least: a process that was paused knows only Slurm's answer from before.
+_LONGEST_STEP = 5.0
 #: Seconds without a poll after which a monitor is considered dead, at least.
 _DEAD_AFTER = 120.0
-#: Seconds after which a job that is marked as cancelled, and still waits in the queue, is cancelled again.
-_CANCEL_AGAIN = 30.0
 #: Seconds between two records of how long Slurm has not known the job.
 _RECORD_UNKNOWN_EVERY = 5.0
 _GOES_ON, _DONE, _UNSURE, _FAILED, _LOST = "goes on", "done", "unsure", "failed", "lost"
@@ -161,7 +155,7 @@ class JobMonitor:
         self._unknown_before = job.directory.read_unknown_seconds()
         self._recorded_unknown = 0.0
         self._polled_at = time.monotonic()
-        self._cancelled_at = -math.inf
+        self._cancellation = RepeatedCancellation(job, notify)
         job.directory.check_own()
         self._lease = MonitorLease(job.directory, try_number, dead_after=max(_DEAD_AFTER, 4 * wait_policy.poll_every))
         self._lease.take()
@@ -180,12 +174,17 @@ class JobMonitor:
             return None
         if not was_holder:  # meanwhile another process forwarded the output
             self._logs = self._new_logs()
+        self._cancellation.log()
         if update is not None:
             self._apply(update)
         rule = self._with_unreadable_record(self._rule(self._read_record()))
         if not (self._leaves_rest_to_worker and rule.conclusion != _GOES_ON) and self._pump():
             return None  # output first: there is more than one poll forwards
         return rule.conclude() if self._has_lasted(rule) else None
+
+    def cancel(self) -> None:
+        """Have the job cancelled, without waiting for the controller."""
+        self._cancellation.cancel_if_due()
 
     def stop(self) -> None:
         """Stop forwarding output: its receiver is gone."""
@@ -207,7 +206,9 @@ class JobMonitor:
     def _apply(self, update: StatusUpdate) -> None:
         if update.status is None:
             if not self._is_silent:
-                self._notify(WarningLine(f"No answer from Slurm about {self._job}; waiting for one: {update.silence}"))
+                self._notify(
+                    WarningLine(f"No answer from Slurm about {self._job}; waiting until it answers: {update.silence}")
+                )
             self._is_silent = True
             return
         if self._is_silent:
@@ -216,11 +217,11 @@ class JobMonitor:
         self._status = update.status
         is_undecided = update.status.state in WAITING and not update.status.reason  # after each change of the job
         described = _status_line(
-            self._job, update.status._replace(start=None)
+            self._job, update.status._replace(start=None), self._wait_policy
         )  # Slurm changes its estimate at any time
         if described != self._described and not (is_undecided and self._described):
             self._described = described
-            self._notify(_status_line(self._job, update.status))
+            self._notify(_status_line(self._job, update.status, self._wait_policy))
 
     def _read_record(self) -> ExitRecord | None:
         self._unreadable = None
@@ -298,7 +299,7 @@ class JobMonitor:
         if rule.conclusion != self._concluding:
             self._concluding, self._lasted = rule.conclusion, self._lasted_before(rule)
         elif rule.in_silence or not self._is_silent:
-            self._lasted += now - self._polled_at
+            self._lasted += min(now - self._polled_at, max(self._wait_policy.poll_every, _LONGEST_STEP))
         self._polled_at = now
         self._record_unknown(rule)
         return self._lasted >= rule.after
@@ -364,7 +365,7 @@ class JobMonitor:
     def _failed(self, record: ExitRecord | None) -> JobResult:
         status = self._status or UNKNOWN_JOB
         if record is None and status.exit_code == NOT_ITS_TURN:
-            self._give_up()  # otherwise the other job would run on unmonitored
+            cancel_job(self._job, self._notify)  # otherwise the other job would run on unmonitored
         if record is not None and status.state not in ENDED:
             status = status._replace(state="CANCELLED" if record.asked else "FAILED")
         self._finish_logs()
@@ -372,7 +373,7 @@ class JobMonitor:
 
     def _lost(self) -> JobResult:
         self._finish_logs()
-        self._give_up()
+        cancel_job(self._job, self._notify)
         state = self._status.state if self._status else ""
         return self._results.lost(state, self._wait_policy.lost_after)
 
@@ -381,32 +382,25 @@ class JobMonitor:
         status = self._status
         if status is None or status.state not in WAITING:
             return None
-        if self._job.directory.is_cancelled and time.monotonic() - self._cancelled_at >= _CANCEL_AGAIN:
-            self._cancelled_at = time.monotonic()
-            self._give_up()
+        if self._job.directory.is_cancelled:
+            self._cancellation.cancel_if_due()
         unsatisfiable = unsatisfiable_reason(status.reason, self._wait_policy.fail_on_pending_reason, status.partition)
         if unsatisfiable:
-            self._give_up()
+            cancel_job(self._job, self._notify)
             return self._results.unsatisfiable(status, unsatisfiable)
         limit = self._wait_policy.max_pending_time
         is_late = limit is not None and time.time() - self._job.submitted > limit
         if limit is not None and is_late and self._job.directory.read_start() is None:
-            self._give_up()
+            cancel_job(self._job, self._notify)
             return self._results.pending_too_long(status, limit)
         return None
 
-    def _give_up(self) -> None:
-        try:
-            self._job.cancel(timeout=_GIVE_UP_TIMEOUT)
-        except SlurmUnreachable as error:
-            self._notify(WarningLine(f"Could only mark {self._job} as cancelled in its job directory: {error}"))
 
-
-def _status_line(job: Job, status: JobStatus) -> str:
+def _status_line(job: Job, status: JobStatus, policy: WaitPolicy) -> str:
     """Return a log line about a job's status; the same line for the same status."""
     if not status.state:
         known = "no longer known to slurmctld or slurmdbd" if job.cluster.kind == "slurm" else "no longer known"
-        return WarningLine(f"{job} is {known}; waiting for its exit record")
+        return WarningLine(f"{job} is {known}; waiting up to {policy.lost_after:g} s for its exit record (lost_after)")
     words = [f"{job} is {status.state}" if status.state in KNOWN else f"{job} has unknown state {status.state}"]
     if status.state not in KNOWN:
         words.append("; treated as still running")
@@ -415,15 +409,11 @@ def _status_line(job: Job, status: JobStatus) -> str:
     if status.state in WAITING:
         words.append(f", waiting for {status.reason}" if status.reason else "")
         if status.start:
-            words.append(f"; expected to start at {_clock(status.start)}")
+            words.append(f"; expected to start at {clock(status.start)}")
     elif status.node:
         words.append(f" on {status.node}")
     line = "".join(words)
     return line if status.state in KNOWN else WarningLine(line)
-
-
-def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def _size(path: str) -> int:
@@ -431,58 +421,3 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return -1
-
-
-#: Seconds between two polls of the files of a job: at first, and the factor by which that grows up to `poll_interval`.
-FIRST_PAUSE, _GROWTH = 0.2, 1.5
-#: Seconds between two polls of the processes of this machine, which cost little.
-_LOCAL_INTERVAL = 1.0
-
-
-class Backoff:
-    """Pauses between two polls of the files of a job, which grow.
-
-    :param longest: seconds.
-    """
-
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self._pause = FIRST_PAUSE
-
-    def next(self, *, has_news: bool) -> float:
-        """Return the seconds until the next poll.
-
-        :param has_news: whether the last one gave a new status.
-        """
-        pause = self._pause = min(FIRST_PAUSE if has_news else self._pause * _GROWTH, self._longest)
-        return pause
-
-
-def subscribe(job: Job, on_update: Callable[[StatusUpdate], None], slurm: SlurmSettings) -> Subscription:
-    """Subscribe to a job at the poller of its cluster, with the intervals of the settings.
-
-    :param on_update: called with each update that differs from the last one, in the poller's thread.
-    """
-    shortest, longest = slurm.poll_interval or 0.0, slurm.max_poll_interval or 0.0
-    if job.cluster.kind == "local":
-        shortest = longest = min(shortest, _LOCAL_INTERVAL)
-    last: list[StatusUpdate] = []
-
-    def notify(update: StatusUpdate) -> None:
-        if last != [update]:
-            last[:] = [update]
-            on_update(update)
-
-    return StatusPoller.of(job.cluster).subscribe(job.ref, notify, shortest=shortest, longest=longest)
-
-
-def latest_update(news: SimpleQueue[StatusUpdate | None], timeout: float) -> StatusUpdate | None:
-    """Wait for an update, or for ``None``, which only ends the wait, and return the latest update."""
-    try:
-        update = news.get(timeout=timeout)
-        while True:
-            update = (news.get_nowait() or update) if not news.empty() else update
-            if news.empty():
-                return update
-    except Empty:
-        return None

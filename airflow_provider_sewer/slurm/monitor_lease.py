@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.trusted_files import modified
-from airflow_provider_sewer.slurm.job_directory import Monitor
+from airflow_provider_sewer.slurm.job_records import Monitor
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_directory import JobDirectory

@@ -26,6 +26,8 @@ QUEUE_FIELDS = (
 FIND_FIELDS = "%F|%o|%j"
 #: Fields of ``sacct --format``.
 ACCOUNTING_FIELDS = "JobID,State,ExitCode,NodeList,WorkDir,JobName"
+#: The same for the usage of jobs and their steps.
+USAGE_FIELDS = "JobID,ElapsedRaw,TotalCPU,MaxRSS,WorkDir"
 
 # Message about each try to resolve a name.
 _ONE_TRY = re.compile(r"getaddrinfo\(\) failed: .*, attempt number -?\d+$")
@@ -87,6 +89,54 @@ def found_rows(output: str) -> list[tuple[str, Row]]:
 def accounting_rows(lines: Iterable[str]) -> dict[str, Row]:
     """Parse the output of ``sacct -P``, by the ids of the jobs."""
     return dict(_rows("\n".join(lines), ACCOUNTING_FIELDS.count(",") - 1, _accounting_row))
+
+
+class AccountedUsage(NamedTuple):
+    """Usage of a job in accounting.
+
+    :param folder: its working directory.
+    :param used: ``elapsed`` and ``cpu`` in seconds, ``max_rss`` in bytes, as far as they are known.
+    """
+
+    folder: str
+    used: Mapping[str, float]
+
+
+def usage_rows(lines: Iterable[str]) -> dict[str, AccountedUsage]:
+    """Parse the output of ``sacct -P`` with :data:`USAGE_FIELDS`, by the ids of the jobs.
+
+    Only steps have a memory, and only jobs have a working directory.
+    """
+    folders: dict[str, str] = {}
+    usages: dict[str, dict[str, float]] = {}
+    for line in lines:
+        fields = line.split("|", USAGE_FIELDS.count(","))
+        if len(fields) <= USAGE_FIELDS.count(","):
+            continue  # of a name with a line break
+        row_id, elapsed, cpu, memory, folder = fields
+        job_id, _, step = row_id.partition(".")
+        used = usages.setdefault(job_id, {})
+        if not step:
+            folders[job_id] = folder
+            used |= {name: value for name, value in (("elapsed", number(elapsed)), ("cpu", _seconds(cpu))) if value}
+        if (peak := _bytes(memory)) > used.get("max_rss", 0.0):
+            used["max_rss"] = peak
+    return {job_id: AccountedUsage(folder, usages[job_id]) for job_id, folder in folders.items()}
+
+
+def _seconds(time: str) -> float:
+    """Return the seconds of ``[days-][hours:]minutes:seconds``; 0 if it is unreadable."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", time)
+    if found is None:
+        return 0.0
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _bytes(memory: str) -> float:
+    """Return the bytes of an amount such as ``5268K``; 0 if it is unreadable."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)", memory)
+    return float(found[1]) * 1024.0 ** " KMGTP".index(found[2] or " ") if found else 0.0
 
 
 def matching(job: JobRef, rows: Mapping[str, Row]) -> JobStatus:

@@ -6,22 +6,21 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.slurm.backend import SlurmUnreachable
-from airflow_provider_sewer.slurm.job import cancel, has_ended
-from airflow_provider_sewer.slurm.monitor import Backoff
+from airflow_provider_sewer.slurm.cancellation import RepeatedCancellation, cancel_attempt
+from airflow_provider_sewer.slurm.job import has_ended
 from airflow_provider_sewer.slurm.states import ENDED, REQUEUEABLE
+from airflow_provider_sewer.slurm.status_poller import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration
+    from airflow_provider_sewer.slurm.arrays.registration import ArrayRegistration
     from airflow_provider_sewer.slurm.attempts import Attempt
     from airflow_provider_sewer.slurm.job import Job
     from airflow_provider_sewer.slurm.job_products import JobProducts
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from airflow_provider_sewer.slurm.submission import Submission
 
-#: Seconds after which a cancelled job is cancelled again, growing; and seconds that one cancellation may take.
-_CANCEL_AGAIN, _CANCEL_TIMEOUT = 30.0, 15.0
 #: Seconds in which a cancelled job of another machine ends by itself, in addition to its grace.
 _LOCAL_ENDS_WITHIN = 30.0
 #: Seconds between two checks whether this process must stop.
@@ -88,7 +87,7 @@ class PreviousAttempt:
         """
         directory = self._attempt.directory
         if self._planned.slurm.on_kill_action != "keep_job" or directory.is_cancelled:
-            self._attempt.cancel()  # first, so that a job whose submission is under way does not begin
+            cancel_attempt(self._attempt)  # first, so that a job whose submission is under way does not begin
             job = job or self._submission().look_up()
             if job is not None and not has_ended(job):
                 self._end(job)
@@ -99,13 +98,12 @@ class PreviousAttempt:
         """Cancel a job and wait for its end without limit: another one must not run beside it."""
         self._notify(f"Cancelling {job} of an earlier attempt first")
         began = time.monotonic()
-        next_cancel, pause = began, _CANCEL_AGAIN
+        cancellation = RepeatedCancellation(job, self._notify)
         backoff = Backoff(self._planned.slurm.max_poll_interval or 0.0)
         while not has_ended(job) and not self._is_out_of_reach(job, began):
-            if time.monotonic() >= next_cancel:
-                cancel(job, self._notify, timeout=_CANCEL_TIMEOUT)
-                next_cancel, pause = time.monotonic() + pause, pause * 2
+            cancellation.cancel_if_due()
             self._pause(backoff.next(has_news=False))
+            cancellation.log()
 
     def _pause(self, seconds: float) -> None:
         """Wait, in slices, so that a process that must stop ends soon."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable, UnreadableRecord
-from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.execution.log_lines import WarningLine, clock
 from airflow_provider_sewer.execution.thread_slots import Slots
 from airflow_provider_sewer.slurm.accounting import AccountingQueue
 from airflow_provider_sewer.slurm.backend import CommandNotFound, JobBackend, SlurmUnreachable, SubmissionRetryable
@@ -105,7 +105,7 @@ class Submission:
         except OSError as error:
             raise self._unwritable(error) from None
         if (known := self._find(has_begun=False)) is not None:
-            raise DuplicateJobName(self._job(known, time.time()))
+            raise DuplicateJobName(Job.of(known, self._name, self._directory, self._cluster, time.time()))
         return self._until_taken()
 
     def _until_taken(self) -> Job:
@@ -146,7 +146,7 @@ class Submission:
                 f"{self._name} could not be submitted in {self._unclassified} tries; last error: {busy}",
                 run_directory=self._directory.path,
             )
-        self._report(WarningLine(f"Not submitted yet, trying again: {busy}"))
+        self._report(WarningLine(f"Not submitted yet, trying again {self._until_text()}: {busy}"))
 
     # -- An earlier one ------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,9 @@ class Submission:
             job = self.look_up(for_certain=is_over)
             if job is not None or is_over:
                 return job
-            self._report(f"Looking for an earlier submission of {self._name}, which may still be under way")
+            self._report(
+                f"Looking for an earlier submission of {self._name}, which may still be under way, until {clock(until)}"
+            )
             self._wait(at_most=max(until - time.time(), 0.0) + _SLICE)
 
     def look_up(self, *, for_certain: bool = True) -> Job | None:
@@ -173,7 +175,7 @@ class Submission:
         unreadable = None
         try:
             if (record := self._directory.read_job()) is not None:
-                return self._job(record["id"], record["submitted"])
+                return Job.of(record["id"], self._name, self._directory, self._cluster, record["submitted"])
         except UnreadableRecord as error:  # its claim and its name identify the job, too
             unreadable = error
         known = self._find_for_certain() if for_certain else self._find()
@@ -216,7 +218,12 @@ class Submission:
                     f"cannot look for {self._name}: {error}", run_directory=self._directory.path
                 ) from None
             except SlurmUnreachable as error:
-                self._report(WarningLine(f"Cannot look for {self._name} before its submission; trying again: {error}"))
+                self._report(
+                    WarningLine(
+                        f"Cannot look for {self._name} before its submission; trying again {self._until_text()}: "
+                        f"{error}"
+                    )
+                )
             self._wait()
 
     def _find_in_accounting(self) -> str | None:
@@ -229,15 +236,17 @@ class Submission:
         return min(max(time.time() - created, 0.0) + _CLOCKS, _LONGEST_AGE)
 
     def _as_job(self, job_id: str) -> Job:
-        job = self._job(job_id, time.time())
+        job = Job.of(job_id, self._name, self._directory, self._cluster, time.time())
         try:
-            self._directory.write_job(job.to_data())
+            self._directory.write_job(job.to_dict())
         except OSError as error:  # it can be found by its name, too
             self._notify(WarningLine(f"Cannot record Slurm job {job_id} ({self._name}) in its job directory: {error}"))
         return job
 
-    def _job(self, job_id: str, submitted: float) -> Job:
-        return Job.of(job_id, self._name, self._directory, self._cluster, submitted)
+    def _until_text(self) -> str:
+        if self._most_seconds is None:
+            return "without a limit (max_pending_time is not set)"
+        return f"until {clock(self._began + self._most_seconds)} (max_pending_time)"
 
     # -- Waiting -------------------------------------------------------------------------------------------------------
 

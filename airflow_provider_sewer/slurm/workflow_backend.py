@@ -17,11 +17,14 @@ from airflow_provider_sewer.execution.job_order import RunIdentity
 from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.execution.module_runner import GRACE
 from airflow_provider_sewer.execution.preflight import reject_template
+from airflow_provider_sewer.execution.usage import TaskUsage
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.client import require_slurm
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set, checked_variables
 from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.request import request_of
+from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,9 +35,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.execution.task_runner import TaskRunner
     from airflow_provider_sewer.slurm.job import Job
-
-#: Seconds in which an unwanted job is cancelled; its job directory ends it in any case.
-_CANCEL_TIMEOUT = 15.0
 
 
 class WorkflowJobs:
@@ -123,7 +123,7 @@ class WorkflowJobs:
 
         :param notify: takes log lines about it.
         """
-        JobRunner(self._planned(task, ""), _nowhere, notify).cancel_latest(timeout=_CANCEL_TIMEOUT)
+        JobRunner(self._planned(task, ""), _nowhere, notify).cancel_latest()
 
     def interpreter(self, task: Task) -> str | None:
         """Return the interpreter of a task's job: an absolute path, or a name, ``None`` too, that its node looks up.
@@ -175,6 +175,7 @@ class SlurmTaskRunner:
         self._turn = turn
         self._notify = notify
         self._job_run: JobRunner | None = None
+        self._job: Job | None = None
         self._stopped: bool | None = None
 
     def decision(self, reran: Sequence[str] = (), reran_otherwise: Sequence[str] = ()) -> tuple[Decision, Any]:
@@ -203,15 +204,28 @@ class SlurmTaskRunner:
                 self.stop()
             if run is None or job is None:
                 run, job = self._begun(self._planned, sink)
+            self._job = job
             return run.collect(run.follow(job))
         except BaseException as error:
             is_left = isinstance(error, UnreadableRecord)  # its job may have succeeded
             if self._job_run is not None and not is_left and (job is None or self._stopped is None):
                 with suppress(SewerError):  # the first error counts
-                    self._job_run.cancel_latest(timeout=_CANCEL_TIMEOUT)
+                    self._job_run.cancel_latest()
             if self._stopped is not None and isinstance(error, SewerError):
                 raise ModuleTerminated(error.message.partition("\n")[0]) from None
             raise
+
+    @property
+    def usage(self) -> TaskUsage:
+        """Return the usage of its job, once it has ended, and its request."""
+        requested = request_of(self._planned.slurm.slurm)
+        if self._job is None:
+            return TaskUsage(requested=requested)
+        directory = self._job.directory
+        start = directory.read_start()
+        return TaskUsage(
+            usage_of(directory), requested, self._job.ref.id, directory.path, start.time if start else None
+        )
 
     def stop(self, *, at_once: bool = False) -> None:
         """Cancel its job; from a signal handler or another thread.

@@ -27,6 +27,7 @@ from airflow_provider_sewer.task_group.lazy_tasks import (
 )
 from airflow_provider_sewer.task_group.operators import make_mapped_operator, make_operator
 from airflow_provider_sewer.task_group.path_tasks import path_tasks
+from airflow_provider_sewer.task_group.shared_fields import SharedFields
 from airflow_provider_sewer.task_group.subgroups import Subgroups
 from airflow_provider_sewer.task_group.wiring import UpstreamRefs, instances_of
 
@@ -73,7 +74,7 @@ class _Expansion:
         self._loaded = loaded
         self._selection = selection
         self._defaults = defaults
-        self._dag_folder = dag_folder
+        self._shared = SharedFields(defaults, dag_folder)
         self._subgroups = Subgroups(group)
         is_in_instances = is_mapped(group)
         if is_in_instances:
@@ -206,22 +207,16 @@ class _Expansion:
         operator: Operator
         with self._subgroups.get_or_create(self._groups[node]):
             if mapped := self._selection.mapped.get(node):
-                operator = make_mapped_operator(
-                    mapped, self._loaded, self._own_ids[node], self._defaults, self._dag_folder, self._refs
-                )
+                operator = make_mapped_operator(mapped, self._loaded, self._own_ids[node], self._shared, self._refs)
             else:
                 operator = make_operator(
-                    self._loaded.tasks[name],
-                    self._own_ids[node],
-                    self._defaults,
-                    self._dag_folder,
-                    self._refs,
-                    self._cloner,
+                    self._loaded.tasks[name], self._own_ids[node], self._shared, self._refs, self._cloner
                 )
         if operator.task_id != self._ids[node]:
             message = f"task_converter must keep task_id {self._ids[node]!r}, got {operator.task_id!r}"
             raise InvalidTask(f"task {node!r}: {message}", self._selection.tasks[name].source)
         task = self._selection.tasks[name]
-        warn_without_workdir(operator, [marker.path for marker in (*task.products, *task.dependencies)])
+        if paths := [marker.path for marker in (*task.products, *task.dependencies)]:
+            warn_without_workdir(operator, paths)
         self._operators[node] = operator
         return operator

@@ -39,6 +39,10 @@ class DagValues:
     def __init__(self) -> None:
         self._references: dict[str, Any] = {}
 
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._references)
+
     def arguments(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return workflow arguments with placeholders for run-time values."""
         return {name: self._placeholder(name, value) for name, value in (given or {}).items()}
@@ -70,7 +74,7 @@ class DagValues:
 
     def named_in(self, *fields: Any) -> dict[str, Any]:
         """Return the references used by templates in operator fields, by name."""
-        if not self._references:
+        if not self:
             return {}
         found = {name: named(name) for name in sorted(_names_in(fields))}
         return {name: self.reference(value) for name, value in found.items() if value.stands_for in self._references}

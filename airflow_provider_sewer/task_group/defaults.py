@@ -12,8 +12,8 @@ from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.secret_detection import exposed
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.core.task import checked_run_on
-from airflow_provider_sewer.operators.module import warn_of_secret
+from airflow_provider_sewer.core.task_fields import checked_run_on
+from airflow_provider_sewer.operators.secret_warnings import warn_of_secret
 from airflow_provider_sewer.task_group.validation import split_operator_kwargs
 
 if TYPE_CHECKING:

@@ -121,14 +121,12 @@ def sewer_task_group(
             loaded = read_workflow(file, workflow, _load_settings(settings, dag_folder, jobs), given)
         else:
             loaded = load_workflow(file, workflow, jobs=jobs, arguments=given)
-        # Edges that come from paths depend on the working directory.
-        with_workdir = ExecutionSettings(workdir=defaults.settings.workdir)
-        resolved = loaded.with_defaults(with_workdir)
+        resolved = loaded.with_workdir(defaults.settings.workdir)
         task_overrides = checked_overrides(overrides or {}, resolved, values, defaults.run_on)
         if task_overrides:
             defaults = defaults._replace(overrides=task_overrides)
             loaded = apply_overrides(loaded, resolved, task_overrides)
-            resolved = loaded.with_defaults(with_workdir)
+            resolved = loaded.with_workdir(defaults.settings.workdir)
         selection = selected(resolved, select, exclude)
         group = values.new_group(
             group_id=identifier(group_id or loaded.name),

@@ -10,7 +10,7 @@ from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.secret_detection import exposed
 from airflow_provider_sewer.core.size_limits import MAX_ITEMS
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.operators.module import warn_of_secret
+from airflow_provider_sewer.operators.secret_warnings import warn_of_secret
 from airflow_provider_sewer.operators.xcom_references import is_reference
 from airflow_provider_sewer.task_group.validation import check_arguments
 

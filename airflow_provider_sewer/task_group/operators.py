@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow.sdk import Asset, BaseOperator
-from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGroupContext
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 from airflow_provider_sewer.core.command import shown as shown_command
@@ -17,21 +15,13 @@ from airflow_provider_sewer.core.placeholders import (
     Result,
     RuntimeValue,
     deep_copy_plain,
-    markers,
     replace_placeholders,
 )
-from airflow_provider_sewer.core.secret_detection import secret_texts
-from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.operators.assets import PathBase
-from airflow_provider_sewer.operators.module import (
-    PythonModuleOperator,
-    are_secrets_named,
-    warn_of_secret,
-)
-from airflow_provider_sewer.operators.operator_cloner import PER_TASK_FIELDS
-from airflow_provider_sewer.task_group.dag_values import reject_runtime_values
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.secret_warnings import are_secrets_named, warn_of_secret
 from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
-from airflow_provider_sewer.task_group.validation import check_operator_kwargs, split_operator_kwargs
+from airflow_provider_sewer.task_group.shared_fields import from_default_args, runtime_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,27 +37,28 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.operators.xcom_references import FromXCom
     from airflow_provider_sewer.task_group.dag_values import DagValues
     from airflow_provider_sewer.task_group.defaults import GroupDefaults
+    from airflow_provider_sewer.task_group.shared_fields import SharedFields
     from airflow_provider_sewer.task_group.wiring import UpstreamRefs
 
 
 def make_mapped_operator(
-    mapped: MappedTask, loaded: Workflow, task_id: str, defaults: GroupDefaults, dag_folder: str, refs: UpstreamRefs
+    mapped: MappedTask, loaded: Workflow, task_id: str, shared: SharedFields, refs: UpstreamRefs
 ) -> MappedOperator:
     """Create one mapped Airflow task for tasks that differ only by some values."""
-    first = loaded.tasks[mapped[0].name]
+    first, defaults = loaded.tasks[mapped[0].name], shared.defaults
     token = are_secrets_named.set(True)
     _warn_of_secrets(*(each.renamed(mapped.name) for each in mapped))
     try:
-        doc = _doc(mapped.template, first.settings.with_fallback(defaults.settings).env)
-        shown = {"doc_md": doc, "map_index_template": _index_template(mapped)}
-        kind, fields = _fields(first, defaults, dag_folder, shown)
+        kind, settings, secrets = shared.of(first)
+        shown = {"doc_md": _doc(mapped.template, secrets), "map_index_template": _index_template(mapped)}
+        fields = {**shown, **from_default_args(shown), **deep_copy_plain(settings)}
         fields |= {"task_id": task_id, "task_display_name": mapped.name}
         tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
         arguments_of = _known_instances if mapped.is_known_beforehand else _runtime_instances
         each, same = arguments_of(mapped, tasks, defaults, refs, fields)
         partial = convert_partial(first.renamed(mapped.name), kind, fields | same, defaults.task_converter)
         operator = partial.expand_kwargs(each)
-        _declare_products(operator, tasks, dag_folder)
+        _declare_products(operator, tasks, shared.dag_folder)
     except Exception as error:  # Airflow may raise any type
         raise InvalidTask(f"{_error_prefix(mapped.name, first, defaults)}: {error}", mapped.source) from error
     finally:
@@ -86,7 +77,7 @@ def _known_instances(
     same = stale_after[0] if all(ups == stale_after[0] for ups in stale_after) else {}
     commands = [_command_fields(task, refs.xcoms(task), defaults.values) for task in tasks]
     each = [command if same else command | ups for command, ups in zip(commands, stale_after, strict=True)]
-    return each, same | _arguments(defaults.values, fields, mapped.template, *mapped)
+    return each, same | runtime_arguments(defaults.values, fields, mapped.template, *mapped)
 
 
 def _runtime_instances(
@@ -96,7 +87,7 @@ def _runtime_instances(
     expansion = ResultExpansion(mapped, refs, defaults.values)
     task = expansion.task()
     command = _command_fields(task, refs.xcoms(task), expansion.values)
-    same = {"stale_after": refs.stale_after(mapped[0].name), **_arguments(expansion.values, fields, task)}
+    same = {"stale_after": refs.stale_after(mapped[0].name), **runtime_arguments(expansion.values, fields, task)}
     return expansion.instances(), command | same
 
 
@@ -122,28 +113,28 @@ def _index_template(mapped: MappedTask) -> str:
 def make_operator(
     task: Task,
     task_id: str,
-    defaults: GroupDefaults,
-    dag_folder: str,
+    shared: SharedFields,
     refs: UpstreamRefs | None = None,
     cloner: OperatorCloner | None = None,
 ) -> BaseOperator:
     """Create the Airflow task of a task.
 
+    :param shared: makes the arguments that it shares with other tasks.
     :param refs: resolves its references to upstream tasks.
     :param cloner: clones operators of the same workflow; used when there is no ``task_converter``.
     """
+    defaults = shared.defaults
     token = are_secrets_named.set(True)
     _warn_of_secrets(task)
     try:
-        kind, fields = _fields(
-            task, defaults, dag_folder, {"doc_md": _doc(task, task.settings.with_fallback(defaults.settings).env)}
-        )
-        fields |= _arguments(defaults.values, fields, task)
-        fields |= _command_fields(task, refs.xcoms(task) if refs else {}, defaults.values)
-        fields |= {"task_id": task_id, "stale_after": refs.stale_after(task.name) if refs else ()}
+        kind, fields, secrets = shared.with_runtime_values(task)
+        own = _command_fields(task, refs.xcoms(task) if refs else {}, defaults.values)
+        own["task_id"], own["task_display_name"] = task_id, task.name
+        own["stale_after"] = refs.stale_after(task.name) if refs else ()
+        if "doc_md" not in fields:
+            own["doc_md"] = _doc(task, secrets)
         if cloner is None or defaults.task_converter is not None:
-            return convert(task, kind, fields, defaults.task_converter)
-        own = {name: fields.pop(name) for name in PER_TASK_FIELDS}
+            return convert(task, kind, {**deep_copy_plain(fields), **own}, defaults.task_converter)
         return cloner.clone(kind, own, fields)
     except Exception as error:  # Airflow may raise any type for operator_kwargs
         raise InvalidTask(f"{_error_prefix(task.name, task, defaults)}: {error}", task.source) from error
@@ -162,59 +153,6 @@ def _error_prefix(name: str, task: Task, defaults: GroupDefaults) -> str:
     return f"task {name!r}" + (f" (overridden: {', '.join(map(repr, overridden))})" if overridden else "")
 
 
-def _fields(
-    task: Task, defaults: GroupDefaults, dag_folder: str, shown: Mapping[str, Any]
-) -> tuple[type[PythonModuleOperator], dict[str, Any]]:
-    """Return the operator class of a task, and its arguments except those of its command.
-
-    :param shown: display arguments, which default arguments may replace.
-    """
-    run_on = task.run_on or defaults.run_on or "local"
-    for_slurm, for_all = split_operator_kwargs(task.operator_kwargs)
-    for_all = {**defaults.operator_kwargs, **for_all}
-    given = deep_copy_plain({**_pool(task, for_all), **for_all})  # other groups and tasks share these values
-    check_operator_kwargs(given, for_slurm if run_on == "local" else {})
-    reject_runtime_values(given)
-    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).with_fallback(defaults.settings)
-    fields = {
-        "sewer_conn_id": defaults.sewer_conn_id,
-        "python": own.python,
-        "env": dict(own.env) or None,
-        "inherit_env": own.inherit_env,
-        "workdir": own.workdir,
-    }
-    if run_on == "slurm":
-        fields |= _slurm_fields(task, for_slurm, defaults.slurm, dag_folder)
-    # Unset fields are omitted, so that default arguments of the DAG or group apply.
-    known = {name: value for name, value in fields.items() if value is not None} | given
-    always = {
-        "task_display_name": task.name,
-        "run_when": task.run_policy.run_when,
-        "compare": task.run_policy.compare,
-        "stale_with": task.run_policy.stale_with,
-    }
-    return _operator_class(run_on), {**shown, **_from_default_args(shown), **always, **known}
-
-
-def _from_default_args(names: Iterable[str]) -> dict[str, Any]:
-    """Return the named default arguments that apply in the current DAG and group."""
-    dag: Any = DagContext.get_current()
-    group: Any = TaskGroupContext.get_current(dag)
-    default_args = {**dag.default_args, **(group.default_args if group else {})}
-    return {name: default_args[name] for name in names if name in default_args}
-
-
-def _arguments(values: DagValues, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
-    """Return the run-time values that an operator uses, by name."""
-    commands = [
-        [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
-        for each in tasks
-    ]
-    settings = {name: value for name, value in fields.items() if name != "doc_md"}  # it only repeats other fields
-    named = values.named_in(settings, commands)
-    return {"arguments": named} if named else {}
-
-
 def _command_fields(task: Task, xcoms: Mapping[Result, FromXCom], values: DagValues) -> dict[str, Any]:
     def resolve(marker: Marker) -> Any:
         if isinstance(marker, RuntimeValue):
@@ -226,8 +164,6 @@ def _command_fields(task: Task, xcoms: Mapping[Result, FromXCom], values: DagVal
             )
         return xcoms.get(marker, marker) if isinstance(marker, Result) else marker
 
-    has_paths = task.products or task.dependencies
-    inside = markers([task.parameters_and_flags, task.args, task.kwargs]) if has_paths else []
     return {
         "module": task.module,
         "parameters_and_flags": replace_placeholders(task.parameters_and_flags, resolve, keep_ignored=True),
@@ -235,51 +171,15 @@ def _command_fields(task: Task, xcoms: Mapping[Result, FromXCom], values: DagVal
         "use_underscores": task.use_underscores,
         "function": task.function,
         "op_kwargs": replace_placeholders(task.kwargs, resolve, keep_ignored=True),
-        "products": [product for product in task.products if product not in inside],
-        "dependencies": [dependency for dependency in task.dependencies if dependency not in inside],
+        "products": [product for product in task.products if product not in task.markers],
+        "dependencies": [dependency for dependency in task.dependencies if dependency not in task.markers],
     }
 
 
-def _pool(task: Task, operator_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the pool and slots that stand for the task's resource."""
-    if len(task.resources) > 1 and "pool" in operator_kwargs:
-        return {}
-    if len(task.resources) > 1:
-        names = ", ".join(map(repr, task.resources))
-        raise InvalidTask(f"resources: {names}: an Airflow task uses one pool only; set 'pool' in operator_kwargs")
-    return next(({"pool": name, "pool_slots": amount} for name, amount in task.resources.items()), {})
-
-
-def _operator_class(run_on: str) -> type[PythonModuleOperator]:
-    if run_on == "local":
-        return PythonModuleOperator
-    # Imported here because most DAG files do not use Slurm, and the import slows down parsing.
-    from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
-
-    return SlurmModuleOperator
-
-
-def _slurm_fields(
-    task: Task, operator_kwargs: Mapping[str, Any], defaults: SlurmSettings, dag_folder: str
-) -> dict[str, Any]:
-    own = SlurmSettings.checked(**operator_kwargs, folder=task.source.folder)
-    own = own.map_paths(lambda path: _from_dag_file(path, task, dag_folder))
-    settings = task.slurm.with_fallback(own).with_fallback(defaults)
-    return settings._asdict() | {"slurm": deep_copy_plain(dict(settings.slurm)) or None}
-
-
-def _doc(task: Task, env: Mapping[str, str]) -> str:
-    command = shown_command(["python", *task.call().argv], secret_texts(env))
+def _doc(task: Task, secrets: Mapping[str, str]) -> str:
+    command = shown_command(["python", *task.written.argv], secrets)
     tags = f"\n\nTags: {', '.join(task.tags)}" if task.tags else ""
     return f"{task.doc}\n\n```\n{command}\n```{tags}".strip()
-
-
-def _from_dag_file(path: str, task: Task, dag_folder: str) -> str:
-    """Return a path below the workflow file's folder relative to the DAG file's folder.
-
-    Each worker may have both in another folder, so the absolute path must not be part of the task.
-    """
-    return os.path.relpath(path, dag_folder) if path.startswith(task.source.folder + os.sep) else path
 
 
 #: Function of a task and its operator arguments that returns arguments or an operator.

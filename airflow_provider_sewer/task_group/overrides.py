@@ -9,7 +9,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import Tasks
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
-from airflow_provider_sewer.core.task import FIELDS, checked_run_on
+from airflow_provider_sewer.core.task_fields import FIELDS, checked_run_on
 from airflow_provider_sewer.task_group.validation import TASK_FIELDS, has_string_keys, split_operator_kwargs
 
 if TYPE_CHECKING:

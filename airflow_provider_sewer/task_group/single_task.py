@@ -8,6 +8,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.task_group.dag_values import DagValues
 from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
 from airflow_provider_sewer.task_group.operators import make_operator
+from airflow_provider_sewer.task_group.shared_fields import SharedFields
 from airflow_provider_sewer.task_group.subgroups import identifier
 from airflow_provider_sewer.task_group.validation import check_arguments
 
@@ -61,7 +62,7 @@ def create_airflow_task(
     )
 
     def make() -> BaseOperator:
-        return make_operator(task, identifier(task.name), defaults, folder_of_dag_file())
+        return make_operator(task, identifier(task.name), SharedFields(defaults, folder_of_dag_file()))
 
     return make
 

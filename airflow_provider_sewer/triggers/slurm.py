@@ -22,15 +22,15 @@ from airflow_provider_sewer.execution.supervisor_sockets import SupervisorSocket
 from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.hooks.task_state import UserRequest, read_task_state
 from airflow_provider_sewer.slurm.arrays.coordinator import ArrayCoordinator
-from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob, write_element
+from airflow_provider_sewer.slurm.arrays.registration import elements_of, write_element
 from airflow_provider_sewer.slurm.cancellation import cancel_soon
 from airflow_provider_sewer.slurm.client import require_slurm
-from airflow_provider_sewer.slurm.job import Job
+from airflow_provider_sewer.slurm.job import Job, PendingJob
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_spec import wait_policy_of
 from airflow_provider_sewer.slurm.log_tailer import TriggerLog
-from airflow_provider_sewer.slurm.monitor import Backoff, JobMonitor, subscribe
-from airflow_provider_sewer.slurm.submitted_job import job_from_data, job_to_data, result_to_data
+from airflow_provider_sewer.slurm.monitor import JobMonitor
+from airflow_provider_sewer.slurm.status_poller import Backoff, subscribe
 from airflow_provider_sewer.triggers.encrypted_fields import decrypt_secrets
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class SlurmJobTrigger(BaseTrigger):
     Another triggerer can take over at any time: the log offsets are stored in the job directory, everything else in the
     arguments.
 
-    :param job: the job, as returned by :func:`~airflow_provider_sewer.slurm.submitted_job.job_to_data`.
+    :param job: the job, as returned by :meth:`Job.to_dict <airflow_provider_sewer.slurm.job.Job.to_dict>`.
     :param module: the module it runs.
     :param settings: the resolved Slurm settings, as returned by
         :func:`~airflow_provider_sewer.core.serialization.slurm_to_data`.
@@ -120,7 +120,7 @@ class SlurmJobTrigger(BaseTrigger):
             if self.trigger_id is None:
                 await self.on_kill()
             raise
-        yield TriggerEvent(result_to_data(job_from_data(self._data), job_result))  # type: ignore[no-untyped-call]
+        yield TriggerEvent(job_result.to_event(self._data))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the job if a user has marked or cleared the task.
@@ -132,7 +132,7 @@ class SlurmJobTrigger(BaseTrigger):
         if self._slurm.on_kill_action == "keep_job":
             _log.info("Keeping the job: on_kill_action is 'keep_job'")
             return
-        job = job_from_data(self._data)
+        job = Job.from_dict(self._data)
         try:
             message: str = await asyncio.wrap_future(cancel_soon(job, partial(self._reason_to_keep, job)))
             _log.info(message)
@@ -166,14 +166,14 @@ class SlurmJobTrigger(BaseTrigger):
                 job = await self._array_task(job)
             except SewerError as error:
                 return JobResult.of_error(error, job.directory)
-        self._data = job_to_data(job)
+        self._data = job.to_dict()
         return await self._follow(job)
 
     def _job(self) -> Job | PendingJob:
-        job = job_from_data(self._data)
+        job = Job.from_dict(self._data)
         if job.cluster.kind == "slurm":
             require_slurm()  # on an error, the worker, which had the commands, monitors the job
-        return (job.look_up() or job) if isinstance(job, PendingJob) else job
+        return next(elements_of([job]), job) if isinstance(job, PendingJob) else job
 
     async def _array_task(self, waiting: PendingJob) -> Job:
         """Wait until an attempt is an element of an array."""

@@ -12,10 +12,10 @@ from airflow_provider_sewer.core.serialization import slurm_to_data
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.slurm.attempts import TaskInstance
+from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
-from airflow_provider_sewer.slurm.submitted_job import job_from_data, job_to_data
 
 from .slurm_cases import Case
 
@@ -96,7 +96,7 @@ def test_thousand_deferred_instances_use_one_sbatch_and_one_squeue(make_slurm, t
     for index in range(INSTANCES):
         planned = JobSpec(TaskInstance("many", "run", "task", index, "0"), task, settings, {}, 5.0, expected=INSTANCES)
         waiting = JobRunner(planned, lambda *_: None, print).submit_or_reattach()
-        triggers.append(SlurmJobTrigger(job_to_data(waiting), "any", arguments))
+        triggers.append(SlurmJobTrigger(waiting.to_dict(), "any", arguments))
         triggers[-1].trigger_id = index
 
     async def fired(trigger):
@@ -121,11 +121,11 @@ def test_thousand_deferred_instances_use_one_sbatch_and_one_squeue(make_slurm, t
     payloads = asyncio.run(asyncio.wait_for(run_all(), 300))
     seconds, queries = time.monotonic() - began, slurm.counted("squeue")
     print(f"{RUN} of {INSTANCES} jobs in {seconds:.1f} s, {queries} queries")
-    jobs = [job_from_data(events[0]["job"]) for events in payloads]
+    jobs = [Job.from_dict(events[0]["job"]) for events in payloads]
     for job in jobs:
         JobLogs(job.directory, lambda _, pieces: lines.update(pieces)).finish()  # the rest, as the workers do
     assert [len(events) for events in payloads] == [1] * RUN
-    assert {events[0]["result"]["error"] for events in payloads} == {None}
+    assert {events[0]["ending"]["error"] for events in payloads} == {None}
     assert slurm.counted("sbatch") == 1
     waiting = slurm.command("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").split()
     assert len(waiting) == INSTANCES - RUN

@@ -43,7 +43,7 @@ def test_live_table_is_replaced_with_summary(sppe, terminal) -> None:
     run = window.start(sppe, "run", "--log-dir", "logs")
 
     assert run.wait(timeout=60) == 1
-    window.expect(lambda text: "1 of 2 tasks succeeded; logs are in logs" in text)
+    window.expect(lambda text: re.search(r"1 of 2 tasks succeeded, in [\d.]+ s; logs are in logs", text))
     shown = "\n".join(window.lines)
     assert re.search(r"^  first +succeeded +[\d.]+ s$", shown, re.MULTILINE)
     assert "second: second_module failed with exit code 1" in shown
@@ -62,6 +62,7 @@ def test_ctrl_c_in_terminal_stops_tasks(sppe, terminal, lifeline) -> None:
 
     assert run.wait(timeout=60) == 130
     lifeline.expect_end()
+    window.expect(lambda text: "Stopping 1 task; press Ctrl-C again to kill" in text)
     window.expect(lambda text: "0 of 1 tasks succeeded" in text)
     assert window.shows_cursor
 
@@ -82,6 +83,7 @@ def test_second_ctrl_c_in_terminal_kills_tasks(sppe, terminal, lifeline) -> None
 
     assert run.wait(timeout=60) == 130
     lifeline.expect_end()
+    window.expect(lambda text: "sppe: Killing 1 task" in text)
 
 
 def test_closed_terminal_stops_tasks_and_sppe(sppe, terminal, lifeline) -> None:

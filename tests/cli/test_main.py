@@ -30,7 +30,8 @@ def test_help_option_prints_help(arguments: list[str], sppe) -> None:
 
 
 USAGE_ERRORS = {
-    "no file": (["--", "run"], "Missing option '-p' / '--path'"),
+    "no file": (["--", "run"], "Missing argument 'FILE'"),
+    "two files": (["run", "other.py"], "the workflow file is given twice, as "),
     "an unknown option": (["run", "--frobnicate"], "No such option"),
     "an unknown command": (["ruin"], "No such command 'ruin'"),
     "no job": (["run", "-j", "0"], "Invalid value for '-j': 0 is not in the range"),
@@ -235,3 +236,25 @@ def test_run_names_path_that_is_too_long(sppe, what, kind) -> None:
     assert "Traceback" not in done.stderr
     assert LONG[kind][:40] in done.stderr
     assert max(map(len, done.stderr.splitlines())) < 450
+
+
+def test_run_names_task_that_no_workflow_runs(sppe) -> None:
+    """With file and line; the run goes on."""
+    sppe.tasks(first="pass")
+    sppe.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer import Task, workflow
+        first = Task("first", "first_module")
+        forgotten = Task("forgotten", "first_module")
+
+        @workflow
+        def nightly():
+            first.run()
+        """,
+    )
+
+    done = sppe.run("run")
+
+    assert done.returncode == 0
+    assert f"sppe: {sppe.folder}/flow.py:4: task 'forgotten' is in no workflow of the file; add it" in done.stderr

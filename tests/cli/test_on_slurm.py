@@ -60,7 +60,7 @@ def test_failed_job_prints_last_lines_and_stops_downstream(on_slurm) -> None:
     bad = on_slurm.one_job("bad")
     assert f"\nbad: Slurm job {bad.id} ({bad.name}) ran bad_module, which failed with exit code 1 on n" in run.stderr
     assert "The last lines of stderr:\n  no such thing\nIts files are in " in run.stderr
-    assert "[after] not run: 'bad' failed" in run.stderr
+    assert "[after] upstream failed: 'bad' failed" in run.stderr
     assert run.stdout == "[other] fine\n"
     assert on_slurm.jobs("after") == []
 

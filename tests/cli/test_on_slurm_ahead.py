@@ -37,8 +37,8 @@ def test_ahead_cancels_downstream_jobs_after_failure(on_slurm) -> None:
     on_slurm.open("go")
     ended = Ended(run)
     assert ended.code == 1
-    assert "[b] not run: 'a' failed" in ended.stderr
-    assert "[c] not run: 'b' not run" in ended.stderr
+    assert "[b] upstream failed: 'a' failed" in ended.stderr
+    assert "[c] upstream failed: 'b' upstream failed" in ended.stderr
     assert {on_slurm.one_job(name).state for name in "bc"} == {"CANCELLED"}
     assert on_slurm.queue_is_empty()
 

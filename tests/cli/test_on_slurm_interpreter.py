@@ -110,8 +110,10 @@ def test_i_option_rejects_unknown_name(on_slurm) -> None:
     assert on_slurm.jobs() == []
 
 
-def test_explain_on_slurm_prints_interpreter_of_stages(sppe) -> None:
+def test_explain_on_slurm_prints_interpreter_of_stages(on_slurm) -> None:
     """Stages in YAML follow the same rule; what stays on this machine has no job."""
+    sppe = on_slurm.sppe
+    sppe.write("steps.py", "")
     sppe.write(
         "stages.yaml",
         """
@@ -121,7 +123,7 @@ def test_explain_on_slurm_prints_interpreter_of_stages(sppe) -> None:
           here: {module: steps, run_on: local}
         """,
     )
-    told = sppe.run("explain", "-p", "stages.yaml", "--on", "slurm").stdout.splitlines()
+    told = sppe.run("explain", "stages.yaml", "--on", "slurm", env=on_slurm.slurm.env).stdout.splitlines()
 
     assert [line.partition("it always runs")[2] for line in told] == [
         "; as a job, with python3 from the PATH on its node, after setup",

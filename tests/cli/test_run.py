@@ -41,7 +41,9 @@ def test_successful_run_exits_with_0_and_names_logs(nightly) -> None:
         "[train] train is done",
     ]
     *_, summary = done.stderr.split("\n\n")
-    found = re.fullmatch(r"4 of 4 tasks succeeded; logs are in (\.sewer/logs/workflow-\d{8}-\d{6}-\d+)\n", summary)
+    found = re.fullmatch(
+        r"4 of 4 tasks succeeded, in [\d.]+ s; logs are in (\.sewer/logs/workflow-\d{8}-\d{6}-\d+)\n", summary
+    )
     logs = sorted(path.name for path in (nightly.folder / found.group(1)).iterdir())
     assert logs == ["Something_Else.log", "load.log", "report.log", "train.log"]
     assert re.search(r"^  Something Else  succeeded +\d+\.\d s$", done.stderr, re.MULTILINE)
@@ -56,11 +58,12 @@ def test_failed_run_exits_with_1_and_finishes_other_tasks(nightly) -> None:
     assert done.returncode == 1
     assert "[Something Else] other is done" in done.stdout
     assert "report is done" not in done.stdout
-    assert "[report] not run: 'train' failed\n" in done.stderr
+    assert "[report] upstream failed: 'train' failed\n" in done.stderr
     summary = done.stderr.rpartition("\n\n  load")[2]
     assert re.search(r"\n\ntrain: train_module failed with exit code 3; command: .* -u -m train_module\n", summary)
     assert "The last lines of stderr:\n  no data\nLog file: logs/train.log\n" in summary
-    assert summary.endswith("\n2 of 4 tasks succeeded; logs are in logs\n")
+    assert re.search(r"\n2 of 4 tasks succeeded, in [\d.]+ s; logs are in logs\n$", summary)
+    assert re.search(r"\n  report          upstream failed\n", done.stderr)
 
 
 def test_log_dir_option_overwrites_previous_logs(nightly) -> None:

@@ -33,7 +33,7 @@ def test_signal_stops_all_tasks(number: int, code: int, sppe, lifeline) -> None:
     assert run.returncode == code
     assert "[one] stopped after " in stderr
     assert "[three] stopped: the run was stopped before it started" in stderr
-    assert "\n0 of 3 tasks succeeded; logs are in " in stderr
+    assert "\n0 of 3 tasks succeeded, in " in stderr
     assert "Traceback" not in stderr
     lifeline.expect_end()
 

@@ -39,8 +39,8 @@ def test_convert_writes_stages(more, stages) -> None:
 
     configurations = json.loads(done.stdout)["configurations"]
     assert [(each["name"], each["cwd"]) for each in configurations] == [
-        ("Lint", f"{stages.folder}/."),
-        ("Test", f"{stages.folder}/."),
+        ("Lint", "${workspaceFolder}"),
+        ("Test", "${workspaceFolder}"),
     ]
 
 
@@ -99,7 +99,7 @@ def test_run_passes_products_and_results_between_stages(stages) -> None:
 
     assert first.returncode == 0, first.stderr
     assert (stages.folder / "build" / "sum").read_text() == "42"
-    assert "\n2 of 2 tasks succeeded, 2 of them without running; logs are in " in second.stderr
+    assert "\n2 of 2 tasks succeeded, 2 of them without running, in " in second.stderr
 
 
 def test_schema_prints_json_schema(sppe) -> None:

@@ -9,7 +9,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sewer.core.call import function_call, module_call
+from airflow_provider_sewer.core.call import CALLER_FILE, function_call, module_call
 from airflow_provider_sewer.core.command import interpreter_command, shown
 
 
@@ -37,11 +37,11 @@ def test_shell_reads_shown_command_back():
     assert said == f"{argv[4:]}\n"
 
 
-def test_shown_omits_text_of_caller():
+def test_shown_names_file_of_caller():
     """What it is called with is what people look for."""
     argv = ["python", *function_call("pkg.mod:func", {"n": 3}).argv]
 
-    assert shown(argv) == """python -c … pkg.mod:func '{"n": 3}'"""
+    assert shown(argv) == f"""python {CALLER_FILE} pkg.mod:func '{{"n": 3}}'"""
 
 
 def test_shown_shortens_long_kwargs():
@@ -50,7 +50,7 @@ def test_shown_shortens_long_kwargs():
 
     line = shown(argv)
 
-    assert line.startswith("""python -c … pkg.mod:func '{"password": "***", "text": "it'""")
+    assert line.startswith(f"""python {CALLER_FILE} pkg.mod:func '{{"password": "***", "text": "it'""")
     assert line.endswith("'…")
     assert len(line) < 5_000
 

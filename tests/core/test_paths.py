@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -60,6 +61,9 @@ def test_task_rejects_invalid_paths(path, said) -> None:
         (lambda: Product("x", on_failure="burn"), "on_failure must be 'keep' or 'remove', got 'burn'"),
         (lambda: External("x", timeout=0), "timeout must be seconds more than 0, got 0"),
         (lambda: External("x", timeout=True), "timeout must be seconds more than 0, got True"),
+        (lambda: External("x", timeout=math.nan), "timeout must be seconds more than 0, got nan"),
+        (lambda: External("x", timeout=math.inf), "got inf; at most 1,000,000,000 s"),
+        (lambda: External("x", timeout=10**400), "timeout must be seconds more than 0, got 1000"),
     ],
 )
 def test_path_markers_reject_invalid_options(make, said) -> None:

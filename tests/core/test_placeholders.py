@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from airflow_provider_sewer import Dependency, Ignored, Task
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.placeholders import markers, replace_placeholders
+from airflow_provider_sewer.core.placeholders import deep_copy, markers, replace_placeholders
 
 GENERATE = Task("generate", "m")
 
@@ -81,3 +83,23 @@ def test_ignored_values_are_equal() -> None:
     assert two.arguments() == ["--n", "1", "--threads", "8"]
     assert one.signature() == two.signature()
     assert one.is_same(two)
+
+
+def test_deep_copy_is_independent_of_original():
+    """Containers are copied at every depth; what they hold is kept as it is."""
+    path = Path("x")
+    value = {"list": [1, {"deep": [path]}], "tuple": (1,)}
+
+    copy = deep_copy(value)
+    value["list"][1]["deep"].append("later")
+
+    assert copy == {"list": [1, {"deep": [path]}], "tuple": [1]}
+    assert copy["list"][1]["deep"][0] is path
+
+
+def test_deep_copy_keeps_markers():
+    """Also the ignored ones, with a copy of what they hold."""
+    values = [1]
+    ignored, path = deep_copy([Ignored(values), Dependency("x")])
+    values.append(2)
+    assert (ignored.value, path) == ([1], Dependency("x"))

@@ -164,3 +164,21 @@ def test_secret_texts_looks_through_long_text_in_linear_time() -> None:
         assert secret_texts({}, ["eyJaaaaaaaa-" * count]) == {}
 
     assert growth(look_through, 50_000) <= LINEAR
+
+
+@pytest.mark.parametrize("value", ["password=", "password=$x,", "password={{"])
+def test_secret_texts_looks_through_nested_assignments_in_linear_time(value) -> None:
+    """The rest of the text is the value of the first assignment, and of the second one, and so on."""
+
+    def look_through(count: int) -> None:
+        secret_texts({}, [f"x {value * count}"])
+
+    assert growth(look_through, 2_000) <= LINEAR
+
+
+def test_masked_text_masks_assignment_in_quoted_secret() -> None:
+    """A value in quotation marks is a secret as a whole, and what it assigns is one as well."""
+    assert secret_texts({}, ["x PASSWORD='curl --token hunter22'"]) == {
+        "curl --token hunter22": "PASSWORD",
+        "hunter22": "TOKEN",
+    }

@@ -15,7 +15,8 @@ from hypothesis import strategies as some
 from submitit.slurm.slurm import SlurmExecutor, _get_default_parameters
 
 from airflow_provider_sewer.core.errors import InvalidTask, SlurmError, SlurmOutOfMemory
-from airflow_provider_sewer.core.slurm_settings import DEFAULTS, RESERVED, RESOURCES, SlurmSettings
+from airflow_provider_sewer.core.slurm_parameters import RESERVED, RESOURCES
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 
 #: What submitit takes only for old scripts.
 FOR_OLD_SCRIPTS = {"num_gpus"}
@@ -134,6 +135,7 @@ def test_checked_slurm_accepts_none_beside_synonym():
         ("timeout_min", 1.5, "must be a whole number of at least 1, got 1.5"),
         ("timeout_min", "1:30:00", "must be a number, got '1:30:00'"),
         ("timeout_min", math.inf, "must be a number"),
+        ("timeout_min", 10**400, "must be a number"),
         ("nodes", 0, "must be a whole number of at least 1"),
         ("nodes", True, "must be a number, got True"),
         ("nodes", [2], "must be a number, got [2]"),
@@ -223,6 +225,7 @@ def test_checked_accepts_seconds_and_timedeltas():
         ("requeue", ["true"], "must be a bool, got "),
         ("wait_for_completion", [1.0], "must be a bool, got "),
         ("poll_interval", [0, -1, "5", True, math.nan, math.inf], "must be seconds or a timedelta more than 0"),
+        ("poll_interval", [1e300, 10**400], "must be seconds or a timedelta more than 0"),
         ("max_poll_interval", [0, timedelta(0)], "must be seconds or a timedelta more than 0"),
         ("max_pending_time", [0, "1h"], "must be seconds or a timedelta more than 0"),
         ("lost_after", [-1, "5"], "must be seconds or a timedelta, got "),

@@ -135,6 +135,16 @@ def test_task_rejects_invalid_module_name(module):
     fails(f"task 'a': module must be a dotted name such as 'package.module', got {module!r}", "a", module)
 
 
+@pytest.mark.parametrize("value", [b"a b " * 999, ["a"] * 999, {"a b": [1] * 999}, tuple(range(999))])
+@pytest.mark.parametrize("field", ["module", "function"])
+def test_task_error_shows_200_characters_of_value(field, value):
+    """Also of a value that is no text, whose commas and blanks are those of a sentence."""
+    with pytest.raises(InvalidTask) as raised:
+        Task("a", **{field: value})
+
+    assert len(raised.value.message) < 300
+
+
 @pytest.mark.parametrize("module", ["pkg/mod.py", "./pkg/mod.py", "/pkg/mod.py", "pkg/mod", "pkg.mod.py"])
 def test_task_suggests_module_for_file(module):
     """Scripts are not run; the message says so and what to write instead."""

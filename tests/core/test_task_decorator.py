@@ -336,7 +336,7 @@ def test_task_function_rejects_invalid_calls_with_line(call, message):
 
 
 def test_marker_imported_for_type_checkers_raises():
-    """A product that nobody knows of would not be looked at."""
+    """A product that is not known would not be checked."""
     from tests.core import annotated_for_checkers
 
     with pytest.raises(InvalidTask, match="Product is imported only for type checkers; import it at run time"):

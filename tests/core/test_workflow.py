@@ -167,3 +167,16 @@ def test_dependency_on_merged_task_survives_subset():
     assert settled.edges == [("a", "b"), ("a", "c")]
     assert settled.subset(["a", "c"]).edges == [("a", "c")]
     assert settled.name_of(second) == "a"
+
+
+def test_with_workdir_finds_edges_of_paths_again():
+    """Two spellings of a path are one only in a known working directory."""
+    flow = Workflow("w", [Task("a", "m", products="x"), Task("b", "m", dependencies="/data/x")])
+    assert flow.edges == []
+    assert flow.with_workdir("/data").edges == [("a", "b")]
+
+
+def test_with_workdir_without_paths_returns_workflow_itself():
+    """Nothing in it depends on the working directory."""
+    flow = Workflow("w", [task("a"), task("b", depends_on="a")])
+    assert flow.with_workdir("/data") is flow

@@ -85,7 +85,7 @@ def test_airflow_and_sppe_give_the_same_accuracies(dags, run_dag, workdir, digit
 
 
 def test_make_demo_prints_accuracies_and_files(digits_python):
-    """The first command of the README, run again where everything is made already."""
+    """The first command of the tutorial, run again where everything is made already."""
     if Path(sys.executable) != ROOT / "build/venv/airflow/bin/python":
         pytest.skip("this runs under `make test`, which makes the environments that `make demo` uses")
     done = subprocess.run(["make", "demo"], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -105,7 +105,7 @@ class Lab:
 
     def names(self, name: str = ".") -> list[str]:
         """Return the paths in a folder, recursively, without modules and the diary."""
-        own = {"step.py", "diary", "state.jsonl"}
+        own = {".gitignore", "step.py", "diary", "state.jsonl"}
         root = self.folder / name
         return sorted(
             str(path.relative_to(root)) for path in root.rglob("*") if path.name not in own and "__pyc" not in str(path)

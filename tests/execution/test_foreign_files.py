@@ -13,7 +13,9 @@ from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import StateError, UntrustedPath
 from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
-from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record, remove_temporary, write_record
+from airflow_provider_sewer.execution.product_records import read_record, write_record
+from airflow_provider_sewer.execution.product_removal import remove_temporary
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.state_file import StateFile, read_state, records_since
 from airflow_provider_sewer.loaders.stages.pipeline_state import succeeded_stages
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
@@ -170,6 +172,13 @@ def test_task_with_open_umask_creates_private_sewer_folders(umask: int, lab) -> 
         os.umask(before)
     assert (lab.folder / "x.txt").stat().st_mode & 0o777 == 0o666 & ~umask
     assert [path for path in (lab.folder / ".sewer").rglob("*") if path.stat().st_mode & 0o022] == []
+
+
+def test_record_of_a_product_is_private(lab) -> None:
+    """It holds the result of the task, which is as private as its arguments."""
+    assert outcome_of(lab, writer(lab, "paths[0].write_text('x')", Product("x.txt")))[0] is TaskState.SUCCEEDED
+    (record,) = (lab.folder / ".sewer").glob("*.json")
+    assert record.stat().st_mode & 0o777 == 0o600
 
 
 # -- State files -------------------------------------------------------------------------------------------------------

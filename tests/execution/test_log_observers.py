@@ -294,7 +294,9 @@ def test_prefixed_lines_show_failure_reason(capsys) -> None:
     lines.on_end(TASK, Outcome(TaskState.FAILED, 0.5, reason="it broke\nand more"))
     lines.on_end(TASK, Outcome(TaskState.UPSTREAM_FAILED, reason="'other' failed"))
 
-    assert capsys.readouterr().err == "[a task] failed after 0.5 s: it broke\n[a task] not run: 'other' failed\n"
+    assert (
+        capsys.readouterr().err == "[a task] failed after 0.5 s: it broke\n[a task] upstream failed: 'other' failed\n"
+    )
 
 
 def test_prefixed_lines_escape_unencodable_characters(monkeypatch) -> None:

@@ -11,7 +11,7 @@ from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.fingerprints import fingerprint_of
 from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.plan import Selection, select_tasks
-from airflow_provider_sewer.execution.staged_products import read_record
+from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 from tests.execution.product_workspace import Lab, lab, writer
 

@@ -49,7 +49,7 @@ def test_drop_all_removes_every_claim(open_claims, tmp_path) -> None:
         claims.drop_all()
 
         assert claims.claims_of_other_runs(THREE) == []
-    assert os.listdir(tmp_path / ".sewer") == []
+    assert os.listdir(tmp_path / ".sewer") == [".gitignore"]
 
 
 def test_last_drop_removes_folder_of_claims(open_claims, tmp_path) -> None:
@@ -60,7 +60,7 @@ def test_last_drop_removes_folder_of_claims(open_claims, tmp_path) -> None:
         claims.drop(ONE)
         claims.drop(TWO)
 
-    assert os.listdir(tmp_path / ".sewer") == []
+    assert os.listdir(tmp_path / ".sewer") == [".gitignore"]
 
 
 def test_drop_without_task_withdraws_claims_of_run(open_claims) -> None:
@@ -180,4 +180,4 @@ def test_claims_are_open_in_one_process_at_a_time(tmp_path) -> None:
     processes = [subprocess.Popen([*command, name], cwd=Path(__file__).parents[2]) for name in "abc"]
 
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    assert os.listdir(tmp_path / ".sewer") == []
+    assert os.listdir(tmp_path / ".sewer") == [".gitignore"]

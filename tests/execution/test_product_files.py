@@ -15,7 +15,9 @@ import pytest
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.execution.events import TaskState
-from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record, remove_temporary
+from airflow_provider_sewer.execution.product_records import read_record
+from airflow_provider_sewer.execution.product_removal import remove_temporary
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
 
 if TYPE_CHECKING:

@@ -10,13 +10,9 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import ProductError
-from airflow_provider_sewer.execution.staged_products import (
-    StagedProducts,
-    existing_products,
-    read_record,
-    remove_temporary,
-    write_record,
-)
+from airflow_provider_sewer.execution.product_records import existing_products, read_record, write_record
+from airflow_provider_sewer.execution.product_removal import remove_temporary
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from tests.execution.product_workspace import RECORD, lab, writer
 
 __all__ = ["lab"]

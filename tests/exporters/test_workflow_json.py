@@ -123,6 +123,12 @@ def test_to_json_masks_secret_args():
     ]  # fmt: skip
 
 
+def test_to_json_masks_secret_option_in_list_of_kwargs():
+    """As in the arguments of a module, the value follows its option."""
+    [task] = exported(Task("a", function="m:f", kwargs={"command": ["run", "--token", "hunter2", 3]}))
+    assert task["kwargs"] == {"command": ["run", "--token", "${env:TOKEN}", 3]}
+
+
 def test_to_json_writes_tags_and_group():
     """So that other programs can sort tasks by them."""
     [task, other] = exported(Task("a", "m", tags=["x", "y"], group="g.h"), Task("b", "m"))

@@ -262,6 +262,7 @@ def test_sewer_digits_connection_has_every_form_field():
         ({"slurm": {"partiton": "x"}}, "slurm: unknown Slurm parameter 'partiton'; did you mean 'partition'?"),
         ({"run_dir": "runs"}, "'runs' is relative"),
         ({"poll_interval": "soon"}, "poll_interval must be seconds or a timedelta more than 0, got 'soon'"),
+        ({"poll_interval": 10**400}, "got 1000"),
         ({"deferrable": "yes"}, "deferrable must be a bool, got 'yes'"),
     ],
 )

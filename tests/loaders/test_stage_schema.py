@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from airflow_provider_sewer import Dependency, External, Product, SewerError, load_workflow
-from airflow_provider_sewer.core.slurm_settings import RESOURCES
-from airflow_provider_sewer.core.task import FIELDS
+from airflow_provider_sewer.core.slurm_parameters import RESOURCES
+from airflow_provider_sewer.core.task_fields import FIELDS
 from airflow_provider_sewer.loaders.stages.layout import (
     DEFAULT_FIELDS,
     LOOPS,

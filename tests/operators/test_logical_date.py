@@ -9,6 +9,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.paths import ExternalPathSensor, RemoveProductsOperator
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 from airflow_provider_sewer.testing import _register
 
@@ -42,3 +43,16 @@ def test_template_without_logical_date_fails_with_the_reason(tmp_path, capsys, k
 
     assert run.state == ("success" if reason is None else "failed")
     assert reason is None or reason in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("airflow_home")
+@pytest.mark.parametrize("operator", [ExternalPathSensor, RemoveProductsOperator])
+def test_path_operator_template_without_logical_date_fails_with_the_reason(tmp_path, capsys, operator):
+    """As the operators that run a module."""
+    path = str(tmp_path / "{{ ds }}.txt")
+    with DAG("undated_path", schedule=None) as dag:
+        operator(task_id="path", **({"path": path} if operator is ExternalPathSensor else {"products": [path]}))
+    _register(dag)
+
+    assert dag.test(logical_date=None).state == "failed"
+    assert "'ds' is undefined: this run has no logical date" in capsys.readouterr().out

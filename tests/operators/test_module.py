@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -116,6 +117,18 @@ def test_operator_expand_runs_one_module_per_instance(module, run_dag):
     with DAG("mapped", schedule=None) as dag:
         PythonModuleOperator.partial(task_id="job", **job).expand(parameters_and_flags=[{"n": 10}, {"n": 20}])
     assert run_dag(dag).results == {"job[0]": "--n 10", "job[1]": "--n 20"}
+
+
+@pytest.mark.parametrize("field", ["args", "products", "dependencies", "stale_after"])
+def test_python_module_operator_with_endless_iterator_raises(field):
+    """As of a task in a workflow file; without a bound, the DAG processor would run out of memory."""
+    with pytest.raises(InvalidTask, match=f"^{field} must have at most 100,000 values, got more"):
+        PythonModuleOperator(task_id="job", module="job", **{field: itertools.repeat("x")})
+
+
+def test_remove_products_operator_with_endless_iterator_raises():
+    with pytest.raises(InvalidTask, match=r"^products must have at most 100,000 values, got more"):
+        RemoveProductsOperator(task_id="job", products=itertools.repeat("x"))
 
 
 def test_args_from_a_generator_are_not_consumed_by_parsing(module, run_operator):

@@ -61,12 +61,13 @@ def own(number: int, **fields) -> dict:
 
 
 def made(make, kind, *, owns=OWN, **shared) -> DAG:
-    """Make a DAG of operators in a group."""
+    """Make a DAG of operators in a group, which share their other arguments."""
+    shared = {**SHARED, **shared}
     with DAG("twins", schedule=None, default_args={"owner": "me"}, params={"color": "red"}) as dag:
         TaskGroup("before")
         with TaskGroup("group", default_args={"queue": "fast"}):
             for number, fields in enumerate(owns):
-                make(kind, own(number, **fields), {**SHARED, **shared})
+                make(kind, own(number, **fields), shared)
     return dag
 
 
@@ -131,21 +132,23 @@ def test_operator_with_a_reference_is_constructed(constructed):
         twins = OperatorCloner()
         first = twins.clone(PythonModuleOperator, own(0, module="m"), {})
         twins.clone(PythonModuleOperator, own(1, module="m", parameters_and_flags={"n": [first.output]}), {})
+        shared = {"workdir": first.output["dir"]}
         for number in (2, 3):
-            twins.clone(PythonModuleOperator, own(number, module="m"), {"workdir": first.output["dir"]})
+            twins.clone(PythonModuleOperator, own(number, module="m"), shared)
     assert constructed == [*dag.task_dict]
     assert first.downstream_task_ids == {"task_1", "task_2", "task_3"}
 
 
 def test_operators_with_other_arguments_or_groups_are_constructed(constructed):
-    """Any other difference, even True instead of 1, requires the constructor."""
+    """Only operators with the same other arguments, in the same group, are cloned."""
     twins = OperatorCloner()
+    one, two = {"retries": 1}, {"retries": 2}
     with DAG("twins", schedule=None):
-        for number, shared in enumerate([{"retries": 1}, {"retries": 2}, {"retries": 1}, {"do_xcom_push": True}]):
+        for number, shared in enumerate([one, two, one]):
             twins.clone(PythonModuleOperator, own(number, module="m"), shared)
         with TaskGroup("group"):
-            twins.clone(PythonModuleOperator, own(4, module="m"), {"retries": 1})
-    assert constructed == ["task_0", "task_1", "task_3", "group.task_4"]
+            twins.clone(PythonModuleOperator, own(3, module="m"), one)
+    assert constructed == ["task_0", "task_1", "group.task_3"]
 
 
 def test_clone_with_duplicate_task_id_raises():

@@ -26,7 +26,7 @@ PRINTS = """
 """
 
 
-@pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter"])
+@pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter", "argument"])
 def test_python_module_operator_masks_secrets_in_logs_and_database(
     source, module, run_dag, connection, said, everything_kept, monkeypatch
 ):
@@ -39,13 +39,14 @@ def test_python_module_operator_masks_secrets_in_logs_and_database(
         "url": {"env": {**job["env"], "DB": "postgres://me:open-sesame@host"}},
         "inherited": {"inherit_env": ["MY_PASS"]},
         "parameter": {"parameters_and_flags": {"password": SECRET}},
+        "argument": {"arguments": {"password": SECRET}, "args": ["x={{ task.arguments['password'] }}"]},
     }
     with DAG("shows_none", schedule=None) as dag:
         PythonModuleOperator(task_id="job", **{**job, **given[source]})
     result = run_dag(dag)
     assert "***" in result.results["job"]
     # A parameter is stored with the DAG; a warning names it while that is parsed. The code is the text of this file.
-    kept = everything_kept(but=["dag_code", *(["serialized_dag"] if source == "parameter" else [])])
+    kept = everything_kept(but=["dag_code", *(["serialized_dag"] if source in ("parameter", "argument") else [])])
     text = said()
     assert "seen" in text
     for shown in (result.results["job"], text, kept):

@@ -311,5 +311,5 @@ def test_execute_complete_event_of_another_version_monitors_on_worker(local_task
         kwargs = {"cluster": "local", "workdir": str(tmp_path), "python": sys.executable, "poll_interval": 0.2}
         operator = SlurmModuleOperator(task_id="job", module="job", run_dir=str(tmp_path / "runs"), **kwargs)
 
-    event = {"format": 99, "job": "elsewhere", "result": "well"}
+    event = {"format": 99, "job": "elsewhere", "ending": "well"}
     assert operator.resume_execution("execute_complete", {"event": event}, context) == "1"

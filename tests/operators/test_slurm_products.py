@@ -16,6 +16,7 @@ import pytest
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import FileSystemRefused, UnreadableRecord
 from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
 from airflow_provider_sewer.slurm.job_runner import JobRunner
@@ -38,7 +39,7 @@ def test_product_of_job_is_written_atomically(module, on_slurm, run_job, deferra
     assert (tmp_path / "made" / "out.txt").read_text() == "whole"
     assert result.results["job"].startswith("making-")
     assert "-one_job.job-" in result.results["job"]
-    assert os.listdir(tmp_path / "made" / ".sewer") == ["out.txt.json"]
+    assert sorted(os.listdir(tmp_path / "made" / ".sewer")) == [".gitignore", "out.txt.json"]
 
 
 def test_retry_reattaching_uses_recorded_product_paths(module, run_job, tmp_path, monkeypatch):
@@ -157,7 +158,7 @@ def test_files_beside_product_are_committed_with_it(module, on_slurm, run_job, d
     assert made(".shp .dbf .prj") == ["a.dbf", "a.prj", "a.shp"]
     assert made(".shx .fails") == ["a.dbf", "a.fails.failed", "a.prj", "a.shp", "a.shx.failed"]
     assert made(".shp .dbf") == ["a.dbf", "a.shp"]
-    assert os.listdir(tmp_path / "made" / ".sewer") == ["a.shp.json"]
+    assert sorted(os.listdir(tmp_path / "made" / ".sewer")) == [".gitignore", "a.shp.json"]
 
 
 #: Makes a product, and leaves a file system to which nothing can be written.
@@ -203,7 +204,7 @@ def test_collect_file_system_error_is_left_to_the_next_try(
 
     assert (result.state, result.results) == ("success", {"job": "done"})
     assert (small_disk / "out.txt").read_text() == "whole"
-    assert os.listdir(small_disk / ".sewer") == ["out.txt.json"]
+    assert sorted(os.listdir(small_disk / ".sewer")) == [".gitignore", "out.txt.json"]
     assert len(run_directories()) == 1
     text = said()
     assert f"product '{small_disk}/out.txt': it was produced, but" in text
@@ -215,7 +216,10 @@ def test_collect_file_system_error_is_left_to_the_next_try(
 def test_collect_unreadable_record_is_left_to_the_next_try(
     module, on_slurm, run_job, tmp_path, run_directories, monkeypatch, name
 ):
-    """An error of the file system, such as a stale file handle, is no evidence about the job."""
+    """An error of the file system, such as a stale file handle, is no evidence about the job.
+
+    Only a process other than the one that has staged the products reads their record.
+    """
     opened, refused = os.open, []
 
     def refuse_once(path, *arguments, **named):
@@ -237,7 +241,7 @@ def test_collect_unreadable_record_is_left_to_the_next_try(
     monkeypatch.setattr(JobRunner, "collect", collected)
     result = run_job(
         "stale", **module(WRITES), parameters_and_flags={"out": Product(tmp_path / "out.txt")},
-        workdir=str(tmp_path), cluster="local", retries=1, retry_delay=timedelta(0),
+        workdir=str(tmp_path), cluster="local", deferrable=name == "products", retries=1, retry_delay=timedelta(0),
     )  # fmt: skip
 
     assert refused
@@ -252,7 +256,7 @@ def attempt(tmp_path):
     directory = JobDirectory(str(tmp_path / "run"))
     directory.create()
     task = Task("t", "job", {"a": Product(tmp_path / "a.txt"), "b": Product(tmp_path / "b.txt")})
-    call = JobProducts(task, directory).begin("t-1")
+    call = JobProducts(TaskRunner(task, {}), directory).begin("t-1")
     for place in call.argv[3::2]:
         Path(place).write_text("whole")
     return task, directory
@@ -270,14 +274,16 @@ def test_commit_is_resumed_by_the_next_process(attempt, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
-        JobProducts(task, directory).commit(None)
+        JobProducts(TaskRunner(task, {}), directory).commit(None)
     monkeypatch.undo()
     assert [path.exists() for path in (tmp_path / "a.txt", tmp_path / "b.txt")] == [True, False]
 
-    JobProducts(task, directory).commit({"result": 1})
+    JobProducts(TaskRunner(task, {}), directory).commit({"result": 1})
 
     assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["whole", "whole"]
-    JobProducts(task, directory).commit({"result": 1})  # and by one more, if the end had not been recorded
+    JobProducts(TaskRunner(task, {}), directory).commit(
+        {"result": 1}
+    )  # and by one more, if the end had not been recorded
 
     record = json.loads((tmp_path / ".sewer" / "a.txt.json").read_text())
     assert (record["is_complete"], record["result"]) == (True, {"result": 1})
@@ -296,11 +302,11 @@ def test_commit_of_files_beside_product_is_resumed(tmp_path, how):
         for attempt, suffixes in (("t-1", [".shp", ".dbf", ".prj"]), ("t-2", [".shp", ".dbf", ".shx"])):
             directory = JobDirectory(str(folder / attempt))
             directory.create()
-            place = Path(JobProducts(task, directory).begin(attempt).argv[3])
+            place = Path(JobProducts(TaskRunner(task, {}), directory).begin(attempt).argv[3])
             for suffix in suffixes:
                 place.with_suffix(suffix).write_text(attempt)
             if attempt == "t-1":
-                JobProducts(task, directory).commit(None)
+                JobProducts(TaskRunner(task, {}), directory).commit(None)
         if (pid := os.fork()) == 0:
             left = at
             rename = os.rename
@@ -313,17 +319,18 @@ def test_commit_of_files_beside_product_is_resumed(tmp_path, how):
                 rename(*paths)  # noqa: B023 - the process ends here
 
             os.rename = dies
-            JobProducts(task, directory).commit(None)
+            JobProducts(TaskRunner(task, {}), directory).commit(None)
             os._exit(0)
         was_killed = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
         steps += was_killed
 
-        JobProducts(task, directory).commit(None) if how == "publish" else JobProducts(task, directory).discard()
+        products = JobProducts(TaskRunner(task, {}), directory)
+        products.commit(None) if how == "publish" else products.discard()
 
         assert {path.name: path.read_text() for path in folder.glob("a.*")} == dict.fromkeys(
             ("a.dbf", "a.shp", "a.shx"), "t-2"
         )
-        assert [path.name for path in (folder / ".sewer").iterdir()] == ["a.shp.json"]
+        assert sorted(path.name for path in (folder / ".sewer").iterdir()) == [".gitignore", "a.shp.json"]
         if not was_killed:
             break
     assert steps == 6
@@ -345,11 +352,11 @@ def killed_at(tmp_path):
         for attempt, names in zip(("t-1", "t-2"), SETS, strict=True):
             directory = JobDirectory(str(folder / attempt))
             directory.create()
-            place = os.path.dirname(JobProducts(task, directory).begin(attempt).argv[3])
+            place = os.path.dirname(JobProducts(TaskRunner(task, {}), directory).begin(attempt).argv[3])
             for name in names:
                 Path(place, name).write_text(attempt)
             if attempt == "t-1":
-                JobProducts(task, directory).commit(None)
+                JobProducts(TaskRunner(task, {}), directory).commit(None)
         if (pid := os.fork()) == 0:
             left = [at]
 
@@ -364,7 +371,7 @@ def killed_at(tmp_path):
 
             for name in ("rename", "replace", "unlink"):
                 setattr(os, name, dies_at(getattr(os, name)))
-            JobProducts(task, directory).commit(None)
+            JobProducts(TaskRunner(task, {}), directory).commit(None)
             os._exit(0)
         return task, folder, directory, os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
@@ -384,14 +391,14 @@ def test_begin_of_another_run_finishes_commit_of_a_killed_process(killed_at):
         other = JobDirectory(str(folder / "other"))
         other.create()
 
-        JobProducts(task, other).begin("other-1")
+        JobProducts(TaskRunner(task, {}), other).begin("other-1")
 
         files = made(folder)
         assert files in [dict.fromkeys(names, attempt) for attempt, names in zip(("t-1", "t-2"), SETS, strict=True)], at
         seen.append(files["b.txt"])
-        JobProducts(task, other).discard()
+        JobProducts(TaskRunner(task, {}), other).discard()
         assert made(folder) == files, at
-        JobProducts(task, directory).commit(None)
+        JobProducts(TaskRunner(task, {}), directory).commit(None)
         assert made(folder) == dict.fromkeys(SETS[1], "t-2"), at
         assert [json.loads((folder / f".sewer/{name}.json").read_text())["is_complete"] for name in ("a.shp", "b.txt")]
         assert not [*(folder / ".sewer").glob("making-*")], at
@@ -407,7 +414,7 @@ def test_discard_after_a_kill_leaves_products_of_one_attempt(killed_at):
     for at in range(1, 40):
         task, folder, directory, was_killed = killed_at(at)
 
-        JobProducts(task, directory).discard()
+        JobProducts(TaskRunner(task, {}), directory).discard()
 
         files = {name: text for name, text in made(folder).items() if not name.endswith(".failed")}
         assert files in [dict.fromkeys(names, attempt) for attempt, names in zip(("t-1", "t-2"), SETS, strict=True)], at
@@ -427,7 +434,7 @@ def test_begin_of_another_run_does_not_disturb_a_committing_process(attempt, tmp
             monkeypatch.setattr(os, "replace", replace)
             other = JobDirectory(str(tmp_path / f"other-{len(begun)}"))
             other.create()
-            begun.append(JobProducts(task, other).begin("other-1"))
+            begun.append(JobProducts(TaskRunner(task, {}), other).begin("other-1"))
             if len(begun) == 1:
                 raise OSError(errno.EIO, "Input/output error", target)
         replace(source, target)
@@ -435,7 +442,7 @@ def test_begin_of_another_run_does_not_disturb_a_committing_process(attempt, tmp
     for expected in (pytest.raises(FileSystemRefused, match=r"b\.txt: Input/output error"), nullcontext()):
         monkeypatch.setattr(os, "replace", begins_another)
         with expected:
-            JobProducts(task, directory).commit(None)
+            JobProducts(TaskRunner(task, {}), directory).commit(None)
     assert len(begun) == 2
     assert made(tmp_path) == {"a.txt": "whole", "b.txt": "whole"}
 
@@ -446,4 +453,4 @@ def test_unreadable_product_record_raises(attempt):
     Path(directory.path, "products.json").write_text("{}")
 
     with pytest.raises(UnreadableRecord, match=r"products\.json cannot be read as format 1: "):
-        JobProducts(task, directory).commit(None)
+        JobProducts(TaskRunner(task, {}), directory).commit(None)

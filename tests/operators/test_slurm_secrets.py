@@ -40,7 +40,7 @@ def test_secret_env_reaches_only_the_module(
     assert directory.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter"])
+@pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter", "argument"])
 def test_slurm_operator_masks_secrets_in_logs_and_database(
     source, module, no_slurm, run_job, connection, said, everything_kept, monkeypatch, deferrable
 ):
@@ -63,6 +63,7 @@ def test_slurm_operator_masks_secrets_in_logs_and_database(
         "url": {"env": {**job["env"], "DB": f"postgres://me:{SECRET}@host"}},
         "inherited": {"inherit_env": ["MY_PASS"]},
         "parameter": {"parameters_and_flags": {"password": SECRET}},
+        "argument": {"arguments": {"password": SECRET}, "args": ["x={{ task.arguments['password'] }}"]},
     }
     result = run_job("shows_none", deferrable=deferrable, **{**job, **given[source]})
     assert result.states["job"] == "success"
@@ -74,7 +75,7 @@ def test_slurm_operator_masks_secrets_in_logs_and_database(
     assert bool(kept) == deferrable
     assert SECRET not in repr(kept)
     # A parameter is stored with the DAG; a warning names it while that is parsed.
-    assert SECRET not in everything_kept(but=["serialized_dag"] if source == "parameter" else [])
+    assert SECRET not in everything_kept(but=["serialized_dag"] if source in ("parameter", "argument") else [])
 
 
 def test_slurm_operator_masks_the_tail_of_stderr_in_its_event(

@@ -278,7 +278,7 @@ def test_partial_product_is_not_committed(project):
     failed = project.sppe("run")
     assert failed.returncode == 1
     assert "FileNotFoundError" in failed.stderr
-    assert "datapipeline_2  not run" in failed.stderr
+    assert "datapipeline_2  upstream failed" in failed.stderr
     assert (project.text("output1.txt"), project.text("output1.txt.failed")) == (None, "half")
 
     (project.folder / "trip").touch()

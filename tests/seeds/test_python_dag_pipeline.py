@@ -109,7 +109,7 @@ def test_documented_stages_run_unchanged(pipeline) -> None:
     assert order.index("Test") < order.index("Coverage") < min(order.index("Docs"), order.index("Benchmark"))
     assert order.index("Lint") < order.index("Docs")
     assert done.out.count(": finishing\n") == 5
-    assert "\n5 of 5 tasks succeeded; logs are in " in done.err
+    assert "\n5 of 5 tasks succeeded, in " in done.err
 
 
 def test_documented_stages_run_from_other_folder(sppe, pipeline, tmp_path) -> None:
@@ -171,7 +171,7 @@ def test_failed_stage_exits_with_1(pipeline) -> None:
     assert sorted(ran(done)) == ["Coverage", "Lint", "Test"]
     assert "\nCoverage: foo_jobs:Coverage failed with exit code 1; command: " in done.err
     assert "Exception: Sorry, an error here" in done.err
-    assert "[Docs] not run: 'Coverage' failed\n" in done.err
+    assert "[Docs] upstream failed: 'Coverage' failed\n" in done.err
     assert "Traceback" not in done.err.partition("Exception: Sorry")[0].partition("[Coverage]")[0]
 
 

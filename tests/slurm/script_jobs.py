@@ -16,7 +16,8 @@ import pytest
 from airflow_provider_sewer.core.call import module_call
 from airflow_provider_sewer.slurm.backend import JobRef
 from airflow_provider_sewer.slurm.client import SlurmClient as OurSlurm
-from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.job_records import ExitRecord
 from airflow_provider_sewer.slurm.job_script import JobScript
 from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from airflow_provider_sewer.slurm.states import ENDED

@@ -97,7 +97,8 @@ def test_array_submits_all_instances_with_one_sbatch(plan, jobs, slurm):
     assert [run.id for run in runs] == [f"{array}_{index}" for index in range(5)]
     for index, run in enumerate(runs):
         assert f"token secret-{index}" in run.stdout or "token ***" in run.stdout
-        assert run.directory.read_exit().job_id == run.id
+        assert run.directory.read_exit()
+        assert run.directory.read_claim() == run.id
         assert not Path(run.directory.secrets).exists()
     assert "secret" not in Path(runs[0].directory.path, "../../arrays/1/job.sh").read_text()
 

@@ -85,7 +85,7 @@ def test_foreign_job_with_same_id_is_not_polled_or_cancelled(jobs, slurm):
     foreign = slurm.submit("sleep 600", "--job-name=foreign")
     ref = JobRef(foreign, "ours-123456789abc", "/nowhere")
     client = SlurmClient()
-    client.cancel(ref, timeout=60)
+    assert client.cancel([ref], timeout=60) == {}
     assert client.poll([ref]) == {ref: UNKNOWN_JOB}
     assert slurm.wait_for(foreign, "RUNNING").name == "foreign"
 

@@ -14,7 +14,7 @@ from airflow_provider_sewer.core.errors import SewerError, SlurmJobFailed, Slurm
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.slurm.arrays.formation import ArrayPlanner
+from airflow_provider_sewer.slurm.arrays.array_folder import ArrayFolder
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
 from airflow_provider_sewer.slurm.attempts import TaskInstance
@@ -30,6 +30,7 @@ from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_lines
 from airflow_provider_sewer.slurm.monitor import JobMonitor, WaitPolicy
 from airflow_provider_sewer.slurm.states import ENDED
+from airflow_provider_sewer.slurm.usage import read_usage
 from tests.slurm.script_jobs import WAIT, wait_until
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def test_job_directory_ignores_records_of_other_users(tmp_path: Path) -> None:
     assert directory.has_success
     os.chown(directory.exit, OTHER, OTHER)
     assert not directory.has_success
-    assert directory.read_usage() == {}
+    assert read_usage(directory) == {}
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -177,7 +178,7 @@ def test_array_planner_rejects_folders_of_other_users(make: Callable[[Path], Non
     """An array there would be taken for this user's own."""
     make(tmp_path / level)
     with pytest.raises(UntrustedPath, match=f"run_dir: {tmp_path}/{level} "):
-        ArrayPlanner(str(tmp_path / "arrays"), SlurmClient()).poll()
+        ArrayFolder(str(tmp_path / "arrays"), SlurmClient()).poll()
 
 
 # -- The job's own look ------------------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ def test_job_directory_rejects_malformed_records(strange: Callable[[str], None],
     assert directory.read_monitor() is None
     assert (directory.read_unknown_seconds(), directory.read_orphaned(), directory.is_cleared) == (0.0, None, False)
     assert directory.is_alive(within=60) == (strange in (be_deep, be_of_other_types, be_huge))
-    assert directory.read_usage() == {}
+    assert read_usage(directory) == {}
     JobLogs(directory, lambda *_: None).pump()
     for read in ("exit", "attempt", "job", "task", "products", "ended"):
         with pytest.raises(UnreadableRecord, match=rf"/{read}\.json cannot be read as format 1: "):
@@ -270,7 +271,7 @@ def test_job_with_open_umask_leaves_readable_records(umask: str, tmp_path: Path)
     source = "import time; os.umask(0); open(folder + '/result.json', 'w').write('[1]'); time.sleep(0.3)"
     assert outcome(planned(tmp_path, source, slurm={"setup": [f"umask {umask}"]})) == [1]
     (folder,) = tmp_path.glob("runs/dag/run/task/1")
-    assert JobDirectory(str(folder)).read_usage()["elapsed"] > 0
+    assert read_usage(JobDirectory(str(folder)))["elapsed"] > 0
     assert JobDirectory(str(folder)).has_success
 
 
@@ -284,13 +285,13 @@ def test_member_queue_reports_malformed_registration_to_its_attempt(tmp_path: Pa
     (folder / "9").mkdir(mode=0o700)
     JobArray(str(folder / "9")).form({1: member.path}, WANTS)
 
-    gathering = ArrayPlanner(str(folder), SlurmClient())
-    gathering.poll()
+    arrays = ArrayFolder(str(folder), SlurmClient())
+    arrays.poll()
 
     assert MemberQueue(str(folder)).members() == [member]
-    assert gathering.is_awaited(member.path)
+    assert arrays.is_awaited(member.path)
     assert JobArray(str(folder / "9")).is_formed
-    told = [gathering.outcome(str(tmp_path / f"map-{number + 1}" / "1")) for number in range(1, len(STRANGE) + 1)]
+    told = [arrays.outcome(str(tmp_path / f"map-{number + 1}" / "1")) for number in range(1, len(STRANGE) + 1)]
     assert [type(each) for each in told] == [UnreadableRecord] * len(STRANGE)
 
 
@@ -303,7 +304,7 @@ def test_array_with_malformed_records_raises(strange: Callable[[str], None], nam
     strange(str(folder / "1" / f"{name}.json"))
 
     with pytest.raises(UnreadableRecord, match=rf"/1/{name}\.json cannot be read as format 1: "):
-        ArrayPlanner(str(folder), SlurmClient()).poll()
+        ArrayFolder(str(folder), SlurmClient()).poll()
 
 
 @pytest.mark.parametrize("path", ["/etc/1", "map-2/1", "{folder}/../x/map-2/1", "{folder}/map-2/x", 1])

@@ -16,7 +16,9 @@ import pytest
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID
 from airflow_provider_sewer.core.errors import UnreadableRecord
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, job_directories_of
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.run_dir import job_directories_of
+from airflow_provider_sewer.slurm.usage import read_usage
 from tests.slurm.script_jobs import DEAF_TREE, WAIT, wait_until
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ def test_exit_record_has_exit_code_node_times_and_usage(cluster_jobs: ScriptJobs
     record = job.record()
 
     assert record.is_success
-    assert (record.job_id, record.restart, record.asked, record.exit_code) == (job.ref.id, 0, None, 0)
+    assert job.directory.read_claim() == job.ref.id
+    assert (record.restart, record.asked, record.exit_code) == (0, None, 0)
     assert record.node in {"n1", "n2", "n3"}
     assert before < record.start < record.end < time.time()
     assert (record.stdout, record.stderr, record.result, record.cpus) == (len(job.stdout), 0, 3, 2)
@@ -64,8 +67,8 @@ def test_exit_record_has_exit_code_node_times_and_usage(cluster_jobs: ScriptJobs
     assert job.stdout.encode()[begin:end] == b"of the module\n"
     start = job.directory.read_start()
     assert start is not None
-    assert (start.job_id, start.restart, start.node, start.time) == (job.ref.id, 0, record.node, record.start)
-    usage = job.directory.read_usage()
+    assert (start.restart, start.node, start.time) == (0, record.node, record.start)
+    usage = read_usage(job.directory)
     assert usage["cpus"] == 2
     assert 1.0 <= usage["elapsed"] == pytest.approx(record.end - record.start, abs=0.01)
     assert 0.4 < usage["cpu"] < usage["elapsed"] + 1
@@ -137,7 +140,7 @@ def test_job_cancelled_before_start_runs_nothing(cluster_jobs: ScriptJobs, slurm
     job = cluster_jobs.start("print('it ran')", secret_env={"TOKEN": "mine"}, resources=options)
     assert os.path.exists(job.directory.secrets)
 
-    job.directory.cancel()
+    job.directory.write_cancelled()
     assert not os.path.exists(job.directory.secrets)
     slurm.release(job.ref.id)
 
@@ -154,7 +157,7 @@ def test_job_directory_cancel_ends_job_without_slurm(cluster_jobs: ScriptJobs, s
     slurm.stop_daemon("slurmctld")
     assert len(left_of(job.ref.name)) == 3
 
-    job.directory.cancel()
+    job.directory.write_cancelled()
 
     wait_until(lambda: not left_of(job.ref.name), "the end of all it has started")
     record = wait_until(job.directory.read_exit, "a record")

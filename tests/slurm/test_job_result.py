@@ -182,9 +182,9 @@ def test_script_exit_codes_without_record_raise_launch_failure(any_jobs) -> None
     """As where the job directory is not shared with the nodes, so that no record can appear here."""
     told = {
         72: "could not enter its working directory",
-        73: "could not write into its job directory",
+        73: "could not write into its run directory",
         74: "found no readable files in its job directory",
-        75: "found its job directory claimed by another job, or cancelled",
+        75: "found its run directory taken by another job, or cancelled",
     }
     started = {code: any_jobs.start("", slurm={"setup": ["builtin trap - EXIT", f"exit {code}"]}) for code in told}
     for code, job in started.items():

@@ -93,7 +93,7 @@ def test_reattach_to_success_despite_cancel_but_not_clear(plan, jobs, slurm, wor
     first.kill()
     let_go(planned)
     slurm.wait_for(job_id, "COMPLETED")
-    folders(planned)[0].cancel(is_cleared=is_cleared)
+    folders(planned)[0].write_cancelled(is_cleared=is_cleared)
     second = jobs.follow(planned)
     slurm.until(lambda: second.error or len(seen(slurm, planned)) == 1 + is_cleared, "the jobs of both tries")
     let_go(planned)
@@ -108,7 +108,7 @@ def test_reattach_to_success_killed_during_teardown(plan, jobs, slurm, worker):
     job_id = first.expect("begun").split()[1]
     slurm.until(lambda: folders(planned)[0].has_success, "the end of the module")
     first.kill()
-    folders(planned)[0].cancel()
+    folders(planned)[0].write_cancelled()
     slurm.command("scancel", job_id)
     slurm.wait_for(job_id, "CANCELLED")
     second = jobs.follow(planned)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID, INHERITED
-from airflow_provider_sewer.slurm.backend import UNKNOWN_JOB, JobRef, JobStatus, SlurmUnreachable
+from airflow_provider_sewer.slurm.backend import UNKNOWN_JOB, JobRef, JobStatus
 from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from tests.slurm.script_jobs import DEAF_TREE, WAIT, ScriptJob, wait_until
 
@@ -37,7 +37,7 @@ CANCEL = """
 import sys
 from airflow_provider_sewer.slurm.backend import JobRef
 from airflow_provider_sewer.slurm.local_backend import LocalBackend
-LocalBackend().cancel(JobRef(*sys.argv[1:4]), timeout=float(sys.argv[4]))
+LocalBackend().cancel([JobRef(*sys.argv[1:4])], timeout=float(sys.argv[4]))
 """
 
 
@@ -195,7 +195,7 @@ def test_cancel_waits_for_module_that_handles_sigterm(local_jobs: ScriptJobs) ->
     job = local_jobs.start(source, resources={"teardown": ["echo torn down"]})
     job.says("here")
 
-    LocalBackend().cancel(job.ref, timeout=30)
+    LocalBackend().cancel([job.ref], timeout=30)
 
     record = job.record()
     assert (record.exit_code, record.asked, record.is_success) == (0, "TERM", False)
@@ -208,7 +208,7 @@ def test_job_directory_cancel_ends_local_job(local_jobs: ScriptJobs) -> None:
     job = local_jobs.start(DEAF_TREE)
     job.says("all here")
 
-    job.directory.cancel()
+    job.directory.write_cancelled()
 
     record = job.record()
     assert (record.exit_code, record.asked) == (137, "TERM")
@@ -235,10 +235,26 @@ def test_cancel_of_ended_local_job_changes_nothing(local_jobs: ScriptJobs) -> No
     record = job.record()
     wait_until(lambda: not processes_of(job), "the end of all processes")
 
-    LocalBackend().cancel(job.ref, timeout=10)
-    LocalBackend().cancel(JobRef("local-none", "no such job", job.ref.directory), timeout=10)
+    LocalBackend().cancel([job.ref], timeout=10)
+    assert LocalBackend().cancel([JobRef("local-none", "no such job", job.ref.directory)], timeout=10) == {}
 
     assert job.directory.read_exit() == record
+
+
+def test_cancel_of_many_jobs_ends_those_of_this_host(local_jobs: ScriptJobs) -> None:
+    """A job of another host is reported, and does not keep the others from their end."""
+    jobs = [local_jobs.start(WAIT) for _ in range(3)]
+    for job in jobs:
+        job.says("here")
+    changed_start(jobs[1], node="elsewhere")
+
+    reasons = LocalBackend().cancel([job.ref for job in jobs], timeout=10)
+
+    assert list(reasons) == [jobs[1].ref]
+    wait_until(lambda: not processes_of(jobs[0]) and not processes_of(jobs[2]), "the end of the others")
+    assert processes_of(jobs[1])
+    jobs[1].tell("go")
+    wait_until(lambda: not processes_of(jobs[1]), "the end of all processes")
 
 
 # --- status
@@ -289,8 +305,7 @@ def test_poll_of_job_on_other_host_uses_alive_file(local_jobs: ScriptJobs) -> No
     os.utime(alive, (0, 0))
     assert job.cluster.poll([job.ref]) == {job.ref: UNKNOWN_JOB}
     wait_until(lambda: job.state == "RUNNING", "another sign of life")
-    with pytest.raises(SlurmUnreachable, match="runs on elsewhere"):
-        job.cluster.cancel(job.ref, timeout=5)
+    assert "runs on elsewhere" in job.cluster.cancel([job.ref], timeout=5)[job.ref]
 
     assert processes_of(job)
     job.tell("go")

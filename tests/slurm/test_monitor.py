@@ -15,6 +15,7 @@ from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.slurm import monitor
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from tests.slurm.conftest import until
+from tests.slurm.worker import folders, let_go
 
 # Waits in its first run, and ends well in its second.
 TWO_RUNS = """
@@ -214,6 +215,26 @@ def thaw(job) -> None:
     job.directory.read_module_end = job.reads
 
 
+def test_pause_of_the_monitor_does_not_count_for_lost_after(plan, slurm, worker) -> None:
+    """A monitor that wakes up asks Slurm again before it gives up a job that was unknown once."""
+    planned = plan("wait_for('go')", poll_interval=2.0, max_poll_interval=2.0, lost_after=20.0)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.expect("is RUNNING")
+    slurm.put_in_front("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    (directory,) = folders(planned)
+    until(lambda: directory.read_unknown_seconds() > 0, lambda: "the record of a job that Slurm does not know")
+    with first.paused():
+        slurm.put_in_front("squeue", "sleep 2")  # so that the monitor is awake before there is an answer
+        time.sleep(18)  # longer than the rest of lost_after
+
+    first.expect("is RUNNING", times=2)
+
+    let_go(planned)
+    slurm.wait_for(job_id, "COMPLETED")
+    assert not [line for line in first.wait() if "SlurmJobLost" in line]
+
+
 def test_failed_exit_record_ends_wait_without_slurm(jobs, monkeypatch) -> None:
     """A controller that is away for long does not hold up a failure that the job has recorded."""
     monkeypatch.setattr(monitor, "_REASON_GRACE", 1.0)
@@ -230,7 +251,7 @@ def test_failed_exit_record_ends_wait_without_slurm(jobs, monkeypatch) -> None:
 def test_full_disk_raises_launch_failure(jobs) -> None:
     """A job that cannot write its record fails for that reason, with any exit code of its module."""
     job = jobs.start(FILLS_THE_DISK)
-    job.fails(errors.SlurmLaunchFailure, "could not write into its job directory", "is its disk full")
+    job.fails(errors.SlurmLaunchFailure, "could not write into its run directory", "is its disk full")
 
 
 def test_removed_job_directory_is_not_success(jobs) -> None:

@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.slurm_settings import RESOURCES, SlurmSettings
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
+from airflow_provider_sewer.core.slurm_parameters import RESOURCES
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.run_dir import checked_run_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

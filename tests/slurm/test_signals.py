@@ -18,7 +18,7 @@ from airflow_provider_sewer.slurm.backend import JobRef
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_script import ArrayScript
 from tests.slurm.conftest import until
-from tests.slurm.script_jobs import ScriptJob
+from tests.slurm.script_jobs import WAIT, ScriptJob
 from tests.slurm.test_monitor import freeze, thaw
 
 # Counts each signal, has child processes, and ends in the given way after the first one.
@@ -181,7 +181,7 @@ def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how)
     elif how == "requeue":
         jobs.slurm.requeue(job.id)
     else:
-        job.directory.cancel()
+        job.directory.write_cancelled()
 
     job.end()
     assert (job.value, job.error) == ("42", None)
@@ -308,7 +308,8 @@ def test_scancel_of_array_element_is_not_success(cluster_jobs, slurm) -> None:
     slurm.command("scancel", job_id)
 
     record = job.record()
-    assert (record.job_id, record.exit_code, record.asked) == (job_id, 0, "TERM")
+    assert (record.exit_code, record.asked) == (0, "TERM")
+    assert job.directory.read_claim() == job_id
 
 
 def test_announcement_of_an_earlier_run_does_not_count(tracked_jobs) -> None:
@@ -406,6 +407,33 @@ def test_state_of_slurm_decides_where_the_record_is_unsure(jobs, is_cancelled) -
         job.fails(errors.SlurmCancelled)
     else:
         assert job.succeeds() == "42"
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_state_of_slurm_decides_where_announcements_cannot_be_read(jobs, is_cancelled) -> None:
+    """grep has too little memory for a line without end; the script ignores SIGTERM, as if it came late."""
+    job = jobs.start(
+        """
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        for _ in range(80):
+            sys.stderr.write("x" * 1_000_000)
+        sys.stderr.flush()
+        say("42")
+        wait_for("enough")
+        """,
+        slurm={"setup": ["trap '' TERM", "ulimit -v 100000"]},
+    )
+    job.expect_line("42")
+
+    if is_cancelled:
+        jobs.slurm.command("scancel", job.id)
+    else:
+        job.tell("enough")
+
+    job.end()
+    assert job.value == (None if is_cancelled else "42")
+    assert type(job.error) is (errors.SlurmCancelled if is_cancelled else type(None))
+    assert not job.directory.read_exit().unsignalled
 
 
 def test_unsure_record_is_success_where_slurm_does_not_answer(jobs, monkeypatch) -> None:
@@ -507,3 +535,26 @@ def test_signal_before_the_claim_is_recorded_after_it(local_jobs) -> None:
     assert shell.wait() == 143
     record = directory.read_exit()
     assert (record.phase, record.exit_code, record.asked) == ("setup", 143, "TERM")
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3, 4])
+def test_exit_code_reaches_slurm_where_bash_loses_a_byte(local_jobs, lost) -> None:
+    """Bash before 5.0 may lose a byte when `read` times out; a success must not end with another exit code."""
+    directory, script = local_jobs.directory(), local_jobs.script(WAIT)
+    script.write(directory)
+    env = {"SEWER_LOCAL_ID": "1", "SEWER_ATTEMPT_ID": script.name}
+    shell = subprocess.Popen(["/bin/bash", directory.script], cwd=directory.path, env=env, stdin=subprocess.DEVNULL)
+    until(directory.read_start, lambda: "the second shell")
+    second = psutil.Process(directory.read_start().pid)
+    pipe = f"/proc/{shell.pid}/fd/{second.environ()['SEWER_PIPES'].split()[2]}"
+    shell.send_signal(signal.SIGSTOP)
+    Path(directory.path, "go").touch()
+    until(lambda: second.status() == psutil.STATUS_ZOMBIE, lambda: "its end")
+
+    with open(os.open(pipe, os.O_RDWR | os.O_NONBLOCK), "r+b", buffering=0) as file:
+        text = file.read(1000)
+        file.write(text[:lost] + text[lost + 1 :])
+    shell.send_signal(signal.SIGCONT)
+
+    assert shell.wait() == 0
+    assert directory.read_exit().is_success

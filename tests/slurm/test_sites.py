@@ -147,11 +147,11 @@ def test_job_renamed_by_site_is_cancelled(site_jobs, wish) -> None:
     job = site_jobs.start("wait_for('the end of days')", **asking(wish))
     job.expect_start()
     other = site_jobs.slurm.submit("sleep 600", "--job-name=project 7")
-    SlurmClient().cancel(job.job.ref, timeout=30)
+    SlurmClient().cancel([job.job.ref], timeout=30)
     with pytest.raises(SlurmCancelled):
         end_of(job)
     assert site_jobs.slurm.state(other) in {"PENDING", "RUNNING"}
-    SlurmClient().cancel(JobRef(other, "ours-0123456789abcdef01", job.directory.path), timeout=30)
+    SlurmClient().cancel([JobRef(other, "ours-0123456789abcdef01", job.directory.path)], timeout=30)
     assert site_jobs.slurm.state(other) in {"PENDING", "RUNNING"}
 
 
@@ -176,7 +176,7 @@ def test_array_renamed_by_site_is_monitored_and_cancelled(site_jobs) -> None:
     array = str(Path(planned[0].slurm.run_dir or "").glob("*/*/*/arrays/1").__next__())
     assert client.find(refs[0].name, array) == refs[0].array_id
     assert [client.poll(refs)[ref].state for ref in refs] == ["RUNNING"] * 3
-    client.cancel(refs[2], timeout=30)
+    client.cancel([refs[2]], timeout=30)
     with pytest.raises(SlurmCancelled):
         ends(runs[2])
     go(*runs[:2])

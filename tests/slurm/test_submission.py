@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_sbatch_timeout_with_accepted_job_is_not_repeated(plan, jobs, slurm, tmp
     slurm.until(lambda: slurm.counted("sbatch"), "sbatch")
     slurm.freeze("slurmctld")
     go.touch()
-    run.expect_said("Not submitted yet")
+    run.expect_said("Not submitted yet, trying again ")
     slurm.thaw("slurmctld")
     assert run.succeeds() == "done"
     assert seen(slurm, planned) == [run.id]
@@ -323,6 +324,9 @@ def test_account_limits_are_rejected_or_waited_for(strict, tmp_path):
     hasty._thread.join(60)
     assert isinstance(hasty.error, SlurmPendingTooLong), hasty.error
     assert "MaxSubmitJob" in str(hasty.error)
+    assert re.search(
+        r"trying again until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ \(max_pending_time\): ", "\n".join(hasty.said)
+    )
     other = jobs.follow(jobs.plan("say('done')"))
     other.expect_said("Not submitted yet", "AssocMaxSubmitJobLimit")
     let_go(first)
@@ -336,7 +340,9 @@ def test_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
     jobs = Jobs(tmp_path / "jobs", slurm)
     blocking = fill_queue(slurm)
     run = jobs.follow(jobs.plan("say('done')"), patience=3)
-    run.expect_said("Not submitted yet", "sleeping and retrying")
+    run.expect_said(
+        "Not submitted yet, trying again without a limit (max_pending_time is not set)", "sleeping and retrying"
+    )
     slurm.command("scancel", blocking)
     assert run.succeeds() == "done"
 

@@ -68,6 +68,30 @@ def test_retry_commits_product_path_of_saved_task(attempt: Path, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["first.txt"]
 
 
+def test_retry_reads_result_of_saved_task(attempt: Path, tmp_path: Path) -> None:
+    """The job of a module has no result file; its task may be a function by now."""
+    (attempt / "stdout.log").write_text("last line\n")
+    record = json.loads((attempt / "exit.json").read_text())
+    (attempt / "exit.json").write_text(json.dumps({**record, "module_stdout": [0, 10]}))
+    now = planned(tmp_path, "first.txt")
+    function = Task("task", function="made:main").with_settings(now.task.settings)
+
+    assert outcome(now._replace(task=function)) == "last line"
+    assert (tmp_path / "first.txt").read_text() == "made"
+
+
+def test_process_that_submitted_reads_neither_task_nor_products(tmp_path: Path) -> None:
+    """Both records are for other processes."""
+    run = JobRunner(planned(tmp_path, "first.txt"), lambda *_: None, lambda _: None)
+    job = run.submit_and_wait()
+    for name in ("task", "products"):
+        (Path(job.directory.path) / f"{name}.json").write_text("")
+
+    run.collect(run.follow(job))
+
+    assert (tmp_path / "first.txt").read_text() == "made"
+
+
 @pytest.mark.parametrize("name", KEPT)
 @pytest.mark.parametrize("way", ["newer", "truncated", "incomplete"])
 def test_unreadable_record_keeps_job_and_product_for_retry(way: str, name: str, attempt: Path, tmp_path: Path) -> None:
@@ -99,7 +123,7 @@ def test_unreadable_record_keeps_job_and_product_for_retry(way: str, name: str, 
 def test_unreadable_exit_record_of_a_cancelled_job_keeps_its_product(attempt: Path, tmp_path: Path) -> None:
     """The job may have succeeded before it was cancelled."""
     directory = JobDirectory(str(attempt))
-    directory.cancel()
+    directory.write_cancelled()
     whole = Path(directory.exit).read_text()
     Path(directory.exit).write_text(whole.replace('"format": 1', '"format": 2'))
 

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from tests.slurm_cluster.cluster import SlurmCluster
 
@@ -85,15 +88,24 @@ class Worker:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def expect(self, part: str, timeout: float = 120) -> str:
-        """Wait until it prints a line with this in it, and return the line."""
+    def expect(self, part: str, timeout: float = 120, *, times: int = 1) -> str:
+        """Wait until it has printed so many lines with this in them, and return the first."""
 
         def found() -> list[str]:
             return [line for line in self._lines if part in line]
 
         with self._changed:
-            assert self._changed.wait_for(found, timeout), f"never said {part!r}, but {self._lines}"
+            assert self._changed.wait_for(lambda: len(found()) >= times, timeout), (
+                f"timed out waiting for {part!r}; received {self._lines}"
+            )
             return found()[0]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Pause it for the block."""
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it by SIGKILL."""

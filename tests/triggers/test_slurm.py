@@ -28,7 +28,6 @@ from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
-from airflow_provider_sewer.slurm.submitted_job import job_to_data
 from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
 from tests.airflow_supervisor import task_instance
@@ -65,7 +64,7 @@ def submit(tmp_path):
         )
         job = JobRunner(planned, lambda *_: None, lambda _: None).submit_and_wait()
         encrypted = encrypt_secrets(secrets, job.directory)
-        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm_to_data(slurm._replace(slurm={})), encrypted)
+        trigger = SlurmJobTrigger(job.to_dict(), "job", slurm_to_data(slurm._replace(slurm={})), encrypted)
         return job, trigger
 
     return run
@@ -83,7 +82,7 @@ def register(tmp_path):
         for index in range(count):
             planned = JobSpec(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, expected=2)
             waiting = JobRunner(planned, lambda *_: None, lambda _: None).submit_or_reattach()
-            yield SlurmJobTrigger(job_to_data(waiting), "job", slurm_to_data(slurm._replace(slurm={})))
+            yield SlurmJobTrigger(waiting.to_dict(), "job", slurm_to_data(slurm._replace(slurm={})))
 
     return lambda *arguments, **settings: list(run(*arguments, **settings))
 
@@ -143,7 +142,7 @@ def test_run_fires_once_with_the_job_and_its_result(on_slurm, submit):
     event = asyncio.run(first_event(made_anew(trigger)))
     assert json.loads(json.dumps(event)) == event
     assert event["job"] == trigger.serialize()[1]["job"]
-    ending = event["result"]
+    ending = event["ending"]
     assert ending["node"] in on_slurm.nodes
     del ending["node"]
     assert ending == {
@@ -166,10 +165,10 @@ def test_run_delays_the_event_until_the_scheduler_has_noticed(submit, busy_sched
     monkeypatch.setattr(asyncio, "sleep", sleep)
     job, trigger = submit("pass", "local")
     _until(job.directory.read_exit)
-    assert asyncio.run(first_event(made_anew(trigger)))["result"]["error"] is None
+    assert asyncio.run(first_event(made_anew(trigger)))["ending"]["error"] is None
     assert sum(asked) > 950
     asked.clear()
-    assert asyncio.run(first_event(trigger))["result"]["error"] is None, "there is no scheduler under dag.test()"
+    assert asyncio.run(first_event(trigger))["ending"]["error"] is None, "there is no scheduler under dag.test()"
     assert sum(asked) < 3
     _, kwargs = trigger.serialize()
     timely = made_anew(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
@@ -211,7 +210,7 @@ def test_run_in_another_triggerer_resumes_the_log(on_slurm, submit, logged, tmp_
     asyncio.run(run_until(made_anew(trigger), lambda: "500" in logged()))
     go.touch()
     event = asyncio.run(first_event(made_anew(trigger)))
-    assert event["result"]["error"] is None
+    assert event["ending"]["error"] is None
     JobLogs(JobDirectory(event["job"]["directory"]), log_output).finish()  # as the worker does that goes on
     assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
 
@@ -276,7 +275,7 @@ def test_on_kill_bookkeeping_does_not_cancel_the_job(on_slurm, submit, state, ca
     assert "Leaving" in caplog.text
     assert not job.directory.is_cancelled
     assert not has_ended(job)
-    job.cancel(timeout=PATIENCE)
+    job.cluster.cancel([job.ref], timeout=PATIENCE)
 
 
 def test_run_paused_triggerer_logs_nothing_once_another_monitors(on_slurm, submit, tmp_path):
@@ -384,7 +383,7 @@ def test_trigger_masks_secrets_in_its_event(submit):
     """Airflow keeps that in its database, with the last lines of stderr."""
     _, trigger = submit("import sys; sys.exit('bad key: open-sesame')", "local", secrets=("open-sesame",))
     event = asyncio.run(first_event(made_anew(trigger)))
-    assert "bad key: ***" in event["result"]["message"]
+    assert "bad key: ***" in event["ending"]["message"]
     assert "open-sesame" not in repr(event)
 
 
@@ -465,7 +464,7 @@ def test_run_on_hanging_file_system_does_not_block_other_triggers(submit, tmp_pa
             await asyncio.gather(*tasks, return_exceptions=True)
 
     try:
-        assert asyncio.run(follow_all())["result"]["error"] is None
+        assert asyncio.run(follow_all())["ending"]["error"] is None
     finally:
         for log in stuck:
             with suppress(OSError):  # no reader
@@ -487,7 +486,7 @@ def test_run_pending_member_resumes_in_another_triggerer(on_slurm, register, cap
         return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in (one, other)))
 
     events = asyncio.run(both())
-    assert [event["result"]["error"] for event in events] == [None, None]
+    assert [event["ending"]["error"] for event in events] == [None, None]
     array = events[0]["job"]["id"].partition("_")[0]
     assert [event["job"]["id"] for event in events] == [f"{array}_0", f"{array}_1"]
     assert on_slurm.counted("sbatch") == 1
@@ -518,7 +517,7 @@ def test_run_member_with_withdrawn_registration_ends(on_slurm, register, airflow
         await other.on_kill()
         return await event
 
-    assert asyncio.run(cancelled_elsewhere())["result"]["error"] == "cancelled"
+    assert asyncio.run(cancelled_elsewhere())["ending"]["error"] == "cancelled"
 
 
 def test_run_array_submission_error_fails_all_members(on_slurm, register):
@@ -530,5 +529,5 @@ def test_run_array_submission_error_fails_all_members(on_slurm, register):
 
     for event in asyncio.run(both()):
         assert event["job"]["id"] is None
-        assert event["result"]["error"] == "submission_rejected"
-        assert "invalid partition specified: nowhere" in event["result"]["message"]
+        assert event["ending"]["error"] == "submission_rejected"
+        assert "invalid partition specified: nowhere" in event["ending"]["message"]

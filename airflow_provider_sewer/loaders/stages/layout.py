@@ -13,7 +13,7 @@ import yaml
 
 from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.source import SourceLine
-from airflow_provider_sewer.core.task import FIELDS
+from airflow_provider_sewer.core.task_fields import FIELDS
 from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW
 from airflow_provider_sewer.loaders.stages.yaml_file import is_null
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable, UnreadableRecord, UntrustedPath
 from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.slurm.arrays.array_folder import ArrayFolder
 from airflow_provider_sewer.slurm.arrays.formation import ArrayPlanner
+from airflow_provider_sewer.slurm.arrays.job_array import folder_of
 from airflow_provider_sewer.slurm.arrays.lease import LeaseLost
 from airflow_provider_sewer.slurm.backend import CommandNotFound, SlurmUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
     from airflow_provider_sewer.slurm.client import SlurmClient
-    from airflow_provider_sewer.slurm.job import Job
+    from airflow_provider_sewer.slurm.job import Job, PendingJob
 
 #: Seconds between two checks for new members.
 _PAUSE = 1.0
@@ -64,7 +65,7 @@ class ArrayCoordinator:
     def of(cls, waiting: PendingJob) -> ArrayCoordinator:
         """Return the coordinator of this process for the mapped task of a waiting attempt."""
         with cls._lock:
-            one = cls(waiting.cluster, waiting.folder)
+            one = cls(waiting.cluster, folder_of(waiting.directory.path))
             return cls._all.setdefault(one._key, one)
 
     def wait(self, path: str, on_news: Callable[[str | Job | SewerError], None]) -> PendingMember:
@@ -87,16 +88,17 @@ class ArrayCoordinator:
                 self._members.remove(member)
 
     def _run(self) -> None:
-        planner = ArrayPlanner(self._folder, self._cluster)
+        folder = ArrayFolder(self._folder, self._cluster)
+        planner = ArrayPlanner(folder, self._cluster)
         while self._next():
             try:
-                self._poll(planner)
+                self._poll(folder, planner)
             except LeaseLost:
                 _log.warning("Lost the lease of the arrays in %s to another process", self._folder)
             except CommandNotFound as error:
                 self._give_up(SlurmUnavailable(f"the array cannot be submitted: {error}"))
             except SlurmUnreachable as error:
-                self._notify(WarningLine(f"Array not submitted yet, trying again: {error}"))
+                self._notify(WarningLine(f"Array not submitted yet, trying again until Slurm answers: {error}"))
             except (UntrustedPath, UnreadableRecord) as error:
                 self._give_up(error)
             except OSError as error:
@@ -105,12 +107,12 @@ class ArrayCoordinator:
                 _log.exception("Cannot poll the arrays in %s", self._folder)
                 self._give_up(SlurmUnavailable(f"the array cannot be submitted: {type(error).__name__}: {error}"))
 
-    def _poll(self, planner: ArrayPlanner) -> None:
-        planner.poll()
-        self._deliver(planner)
+    def _poll(self, folder: ArrayFolder, planner: ArrayPlanner) -> None:
+        folder.poll()
+        self._deliver(folder)
         if self._members and planner.is_due():
             for _ in planner.submit_due(self._notify):
-                self._deliver(planner)
+                self._deliver(folder)
 
     def _next(self) -> bool:
         """Wait for the next poll, and return whether any attempt still waits."""
@@ -121,9 +123,9 @@ class ArrayCoordinator:
                 ArrayCoordinator._all.pop(self._key, None)
             return bool(self._members)
 
-    def _deliver(self, planner: ArrayPlanner) -> None:
+    def _deliver(self, folder: ArrayFolder) -> None:
         for member in list(self._members):
-            if (outcome := planner.outcome(member.path)) is not None:
+            if (outcome := folder.outcome(member.path)) is not None:
                 member.on_news(outcome)
                 self._remove(member)
 

@@ -4,91 +4,50 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
 import time
-from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmError, SlurmSubmissionRejected, UnreadableRecord
-from airflow_provider_sewer.core.trusted_files import check_own_folder
 from airflow_provider_sewer.execution.log_lines import WarningLine
-from airflow_provider_sewer.slurm.arrays.job_array import JobArray
 from airflow_provider_sewer.slurm.arrays.lease import Lease
-from airflow_provider_sewer.slurm.arrays.member_queue import MemberQueue
 from airflow_provider_sewer.slurm.attempts import Attempt
-from airflow_provider_sewer.slurm.backend import JobRef, SlurmUnreachable
-from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.cancellation import cancel_jobs, cancel_submission
 from airflow_provider_sewer.slurm.submission import DuplicateJobName, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_provider_sewer.slurm.arrays.array_folder import ArrayFolder
+    from airflow_provider_sewer.slurm.arrays.job_array import JobArray
     from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember
     from airflow_provider_sewer.slurm.client import SlurmClient
-    from airflow_provider_sewer.slurm.job import Job
 
 #: Seconds that a lease lasts beyond the longest submission.
 _LEASE_BEYOND = 5.0
 #: Limit on waiting for further members, in multiples of `array_wait` since the first one.
 _MOST_WAITS = 20
-_CANCEL_TIMEOUT = 15.0
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class ArrayPlanner:
-    """Arrays of one mapped task, as this process knows them.
+    """Planner of the arrays of one mapped task, which it forms and submits.
 
     :param folder: their folder.
     :param cluster: the client of their cluster.
     """
 
-    def __init__(self, folder: str, cluster: SlurmClient) -> None:
+    def __init__(self, folder: ArrayFolder, cluster: SlurmClient) -> None:
         self._folder = folder
         self._cluster = cluster
-        self._queue = MemberQueue(folder)
-        self._lease = Lease(folder, cluster.slowest_submission + _LEASE_BEYOND)
-        self._arrays: dict[int, JobArray] = {}
-        self._outcomes: dict[str, Job | SlurmError] = {}
+        self._lease = Lease(folder.path, cluster.slowest_submission + _LEASE_BEYOND)
         self._seen: set[str] = set()
         self._first = self._latest = 0.0
         self._most = math.inf
 
-    def outcome(self, path: str) -> Job | SewerError | None:
-        """Return the job or the error of the attempt with this job directory; ``None`` while it waits."""
-        return self._outcomes.get(path) or self._queue.read_error(path)
-
-    def is_awaited(self, path: str) -> bool:
-        """Return whether the attempt with this job directory waits, or is in an array that is being submitted."""
-        return self._queue.has(path) or path in self._placed()
-
-    def poll(self) -> None:
-        """Read the outcomes of the arrays.
-
-        :raises UntrustedPath: when another user could have written the folder of one.
-        :raises UnreadableRecord: when a record of another version may describe elements that run.
-        """
-        check_own_folder(self._folder, "run_dir")
-        try:
-            numbers = sorted(int(name) for name in os.listdir(self._folder) if _NUMBER.fullmatch(name))
-        except FileNotFoundError:
-            return
-        for number in numbers:
-            if number not in self._arrays:
-                path = os.path.join(self._folder, str(number))
-                check_own_folder(path, "run_dir")
-                self._arrays[number] = JobArray(path)
-            elif not self._arrays[number].is_outcome_known:
-                self._arrays[number].read()
-            else:
-                continue
-            self._record_outcome(self._arrays[number])
-
     def is_due(self) -> bool:
         """Return whether there is an array to submit: one whose submission is not known, or members enough for one."""
-        return bool(self._unsent()) or self._is_enough()
+        return bool(self._folder.unsent()) or self._is_enough()
 
     def submit_due(self, notify: Callable[[str], None]) -> Iterator[None]:
         """Submit the due arrays, if no other process does, and yield after each outcome.
@@ -99,8 +58,8 @@ class ArrayPlanner:
         if not self._lease.take():
             return
         try:
-            self.poll()  # another process may have submitted an array until just now
-            for array in self._unsent():
+            self._folder.poll()  # another process may have submitted an array until just now
+            for array in self._folder.unsent():
                 self._send(array, notify)
                 yield
             due = {member.path for member in self._unplaced()} if self._is_enough() else set()
@@ -127,17 +86,10 @@ class ArrayPlanner:
         has_all = len({member.map_index for member in members}) >= max(member.expected for member in members) > 0
         return has_all or now - self._latest >= array_wait or now - self._first >= _MOST_WAITS * array_wait
 
-    def _unsent(self) -> list[JobArray]:
-        """Return the arrays that are not known to be submitted."""
-        return [array for array in self._arrays.values() if array.is_formed and not array.is_outcome_known]
-
-    def _placed(self) -> set[str]:
-        return {path for array in self._arrays.values() for path in array.elements.values()}
-
     def _unplaced(self) -> list[ArrayMember]:
         """Return the waiting members that are in no array."""
-        placed = self._placed()
-        return [member for member in self._queue.members() if member.path not in placed]
+        placed = self._folder.placed()
+        return [member for member in self._folder.queue.members() if member.path not in placed]
 
     def _requested(self) -> list[ArrayMember]:
         """Return the members in no array that are still valid: of each instance the last attempt."""
@@ -145,7 +97,7 @@ class ArrayPlanner:
         requested = {member.map_index: member for member in members if member.is_requested}
         for member in members:
             if requested.get(member.map_index) is not member:
-                self._queue.remove(member.path)
+                self._folder.queue.remove(member.path)
         return list(requested.values())
 
     def _form(self, members: list[ArrayMember]) -> JobArray:
@@ -157,32 +109,23 @@ class ArrayPlanner:
 
         _, group = next(groupby(sorted(members, key=lambda member: (kind(member), member.map_index)), key=kind))
         chosen = list(group)[: int(min(most or len(members), self._most, len(members)))]
-        array = self._new_array()
+        array = self._folder.new_array()
         array.form({member.map_index % (largest or len(members)): member.path for member in chosen}, chosen[0].options)
         if not largest:
             array.reject(SlurmSubmissionRejected("this cluster has no job arrays (MaxArraySize=0); remove array=True"))
         return array
-
-    def _new_array(self) -> JobArray:
-        number = max(self._arrays, default=0)
-        while True:
-            number += 1
-            path = os.path.join(self._folder, str(number))
-            with suppress(FileExistsError):
-                os.mkdir(path, 0o700)
-                array = self._arrays[number] = JobArray(path)
-                return array
 
     # -- Submission ----------------------------------------------------------------------------------------------------
 
     def _send(self, array: JobArray, notify: Callable[[str], None]) -> None:
         if not array.is_outcome_known:
             self._submit(array, notify)
-        self._record_outcome(array)
-        for number, path in array.elements.items():
-            self._queue.remove(path)
-            if array.job is not None and JobDirectory(path).is_cancelled:
-                self._cancel(array.element(number, self._cluster).ref)
+        self._folder.record_outcome(array)
+        for path in array.elements.values():
+            self._folder.queue.remove(path)
+        if array.job is not None:
+            jobs = self._folder.jobs(array).values()
+            cancel_jobs([job for job in jobs if job.directory.is_cancelled])
 
     def _submit(self, array: JobArray, notify: Callable[[str], None]) -> None:
         assert array.options is not None, array.directory.path  # noqa: S101 - only a formed array is submitted
@@ -201,15 +144,13 @@ class ArrayPlanner:
                 submission.submit(array.script())
         except DuplicateJobName as duplicate:
             notify(WarningLine(f"Cancelling {duplicate.job}: the folder of its array was removed"))
-            self._cancel(duplicate.job.ref)
+            cancel_submission(self._cluster, array.name, array.directory)
             array.form({}, array.options)  # its members can join another array
             array.reject(SlurmError("another array has its name"))
         except UnreadableRecord:
             raise
         except SewerError as error:
-            with suppress(SlurmUnreachable):
-                if (found := self._cluster.find(array.name, array.directory.path)) is not None:
-                    self._cancel(JobRef(found, array.name, array.directory.path))
+            cancel_submission(self._cluster, array.name, array.directory)
             array.reject(error if isinstance(error, SlurmError) else SlurmSubmissionRejected(error.message))
         array.read()
         if len(array.elements) == before:
@@ -224,13 +165,3 @@ class ArrayPlanner:
         array.script().write(array.directory)
         self._most = len(fewer)
         return True
-
-    def _cancel(self, ref: JobRef) -> None:
-        with suppress(SlurmUnreachable):  # its script ends it
-            self._cluster.cancel(ref, timeout=_CANCEL_TIMEOUT)
-
-    def _record_outcome(self, array: JobArray) -> None:
-        if array.job is not None:
-            self._outcomes |= {path: array.element(each, self._cluster) for each, path in array.elements.items()}
-        elif array.rejection is not None:
-            self._outcomes |= dict.fromkeys(array.elements.values(), array.rejection)

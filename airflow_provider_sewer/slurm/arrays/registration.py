@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable, UnreadableRecord
-from airflow_provider_sewer.slurm.arrays.formation import ArrayPlanner
+from airflow_provider_sewer.slurm.arrays.array_folder import ArrayFolder
 from airflow_provider_sewer.slurm.arrays.job_array import folder_of
 from airflow_provider_sewer.slurm.arrays.member_queue import MemberQueue
-from airflow_provider_sewer.slurm.job import Job
+from airflow_provider_sewer.slurm.job import Job, PendingJob
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -18,48 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember
     from airflow_provider_sewer.slurm.attempts import Attempt
     from airflow_provider_sewer.slurm.client import SlurmClient
-    from airflow_provider_sewer.slurm.job_directory import JobDirectory
     from airflow_provider_sewer.slurm.job_script import JobScript
-
-
-class PendingJob(NamedTuple):
-    """Registered attempt that is to become an element of an array.
-
-    :param directory: its job directory.
-    :param name: its name.
-    :param cluster: the client of its cluster.
-    """
-
-    directory: JobDirectory
-    name: str
-    cluster: SlurmClient
-
-    @property
-    def folder(self) -> str:
-        """Return the folder of the arrays of its mapped task."""
-        return folder_of(self.directory.path)
-
-    def look_up(self) -> Job | None:
-        """Return the job of its element, if it is one by now."""
-        return next(elements_of([self]), None)
-
-    def cancel(self, *, timeout: float) -> None:
-        """Remove it from its array; if that has been submitted, cancel its element.
-
-        :param timeout: seconds that this may take.
-        :raises SlurmUnreachable: when the cluster may not have been reached; the job script then ends the job.
-        """
-        self.directory.try_to_cancel()
-        self.abandon()
-        if (job := self.look_up()) is not None:
-            job.cancel(timeout=timeout)
-
-    def abandon(self) -> None:
-        """Remove it from the queue."""
-        MemberQueue(self.folder).remove(self.directory.path)
-
-    def __str__(self) -> str:
-        return f"{self.name} (waiting for its array)"
 
 
 class ArrayRegistration:
@@ -104,36 +63,41 @@ class ArrayRegistration:
             if (record := self._directory.read_job()) is not None:
                 return Job.of(record["id"], record["name"], self._directory, self._cluster, record["submitted"])
         except UnreadableRecord as error:  # its array has a record of it, too
-            if error.version is None and (job := self._pending().look_up()) is not None:
+            if error.version is None and (job := self._element()) is not None:
                 return job
             raise
-        return self._pending().look_up()
+        return self._element()
 
-    def abandon(self) -> None:
-        """Remove the attempt from the queue."""
-        MemberQueue(self._folder).remove(self._directory.path)
+    def _element(self) -> Job | None:
+        return next(elements_of([self._pending()]), None)
 
     def _pending(self) -> PendingJob:
         return PendingJob(self._directory, self._attempt.name, self._cluster)
 
 
 def elements_of(pending: Collection[PendingJob]) -> Iterator[Job]:
-    """Return the jobs of those attempts that are elements by now."""
-    planners = {each.folder: _polled(each.folder, each.cluster) for each in pending}
+    """Return the jobs of those attempts that are array tasks by now."""
+    clusters = {folder_of(each.directory.path): each.cluster for each in pending}
+    folders = {path: _polled(path, cluster) for path, cluster in clusters.items()}
     for each in pending:
-        outcome = planners[each.folder].outcome(each.directory.path)
+        outcome = folders[folder_of(each.directory.path)].outcome(each.directory.path)
         if isinstance(outcome, Job):
             yield write_element(outcome)
+
+
+def withdraw(pending: PendingJob) -> None:
+    """Remove an attempt from the queue, so that it becomes no array task, unless it is one already."""
+    MemberQueue(folder_of(pending.directory.path)).remove(pending.directory.path)
 
 
 def write_element(job: Job) -> Job:
     """Record the job of an element in its job directory, and return it."""
     with suppress(OSError):  # its array has a record of it, too
-        job.directory.write_job(job.to_data(), lasts=False)
+        job.directory.write_job(job.to_dict(), lasts=False)
     return job
 
 
-def _polled(folder: str, cluster: SlurmClient) -> ArrayPlanner:
-    planner = ArrayPlanner(folder, cluster)
-    planner.poll()
-    return planner
+def _polled(path: str, cluster: SlurmClient) -> ArrayFolder:
+    folder = ArrayFolder(path, cluster)
+    folder.poll()
+    return folder

@@ -1,0 +1,126 @@
+"""Staging directories beside products, and the locks by which other processes see that they are in use.
+
+Where locks do not work across machines, only the directories of the same products are ever removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from airflow_provider_sewer.core.errors import FileSystemRefused
+from airflow_provider_sewer.core.trusted_files import make_own_folders
+from airflow_provider_sewer.execution.product_records import own_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from airflow_provider_sewer.core.paths import Product
+
+_STAGING = "making-"
+_LOCK = "lock"
+#: Used instead where several processes work on one attempt: the lock of the process that commits the products.
+_COMMIT_LOCK = "put-lock"
+_OLD = "old"
+
+
+def staging_prefix(files: Iterable[str]) -> str:
+    """Return the first part of the names of all staging directories for products at these absolute paths."""
+    digest = hashlib.sha256("\0".join(sorted(files)).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{_STAGING}{digest}-"
+
+
+def create_locked_folder(folder: str, name: str = _LOCK) -> int:
+    """Create a folder and hold a lock in it until the descriptor is closed or this process ends.
+
+    :param name: the name of the lock.
+    :returns: the descriptor.
+    """
+    path = os.path.join(folder, name)
+    while True:
+        make_own_folders(os.path.dirname(os.path.dirname(folder)), folder)
+        with suppress(FileNotFoundError):
+            lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            with suppress(OSError):  # without file locks, no process removes the folder either
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(path)):  # else it was removed before it was locked
+                    return lock
+            os.close(lock)
+
+
+def remove_locked(folder: str) -> None:
+    """Remove a folder, its lock last, so that a later attempt can remove the rest if this process is killed."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name not in (_LOCK, _COMMIT_LOCK):
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def commit_locks(task: str, products: Iterable[tuple[str, Product]]) -> Iterator[None]:
+    """Hold locks by which the next attempt sees that the committing process is still alive.
+
+    A process that fails but stays alive leaves no lock: its attempt is not abandoned.
+
+    :param task: the name of the task.
+    :param products: its products, each after its staging directory.
+    """
+    held: dict[str, int] = {}
+    try:
+        for folder, product in products:
+            if folder not in held:
+                with naming_product(task, product, "it was produced, but cannot be moved to its path"):
+                    held[folder] = create_locked_folder(folder, _COMMIT_LOCK)
+        yield
+    finally:
+        for folder, lock in held.items():
+            with suppress(OSError):
+                os.unlink(os.path.join(folder, _COMMIT_LOCK))
+            os.close(lock)
+
+
+@contextmanager
+def abandoned(folder: str) -> Iterator[bool]:
+    """Lock the staging directory of an attempt that has ended.
+
+    :returns: whether several processes worked on the attempt, one of which has begun to commit.
+    :raises OSError: when the attempt may still run.
+    """
+    is_for_others = os.path.exists(os.path.join(folder, _COMMIT_LOCK))
+    lock = os.open(os.path.join(folder, _COMMIT_LOCK if is_for_others else _LOCK), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield is_for_others
+    finally:
+        os.close(lock)
+
+
+def remove_atomically(files: Sequence[str]) -> None:
+    """Remove a product and the files beside it, in this order and each atomically."""
+    folder = os.path.join(own_folder(files[0]), f"{staging_prefix(files[:1])}{os.urandom(6).hex()}")
+    lock = create_locked_folder(folder)
+    try:
+        for number, file in enumerate(files):
+            os.rename(file, os.path.join(folder, f"{_OLD}-{number}"))
+        remove_locked(folder)
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def naming_product(task: str, product: Product, problem: str) -> Iterator[None]:
+    """Add the task and the product to errors of the file system."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename2 or error.filename
+        reason = f"{where}: {error.strerror}" if where else error.strerror
+        raise FileSystemRefused(f"task {task!r}: product {product.path!r}: {problem}: {reason}") from None

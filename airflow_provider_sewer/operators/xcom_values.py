@@ -1,0 +1,76 @@
+"""Checks of a task's result: whether it can be an XCom, and whether tasks can be mapped over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.errors import ModuleFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
+
+
+def check_for_mapping(mapped: Iterable[Any], value: Any, *, is_instance: bool) -> None:
+    """Check that tasks can be mapped over a result.
+
+    Otherwise each of their instances would fail with an error about Airflow's internals.
+
+    :param mapped: the tasks that are mapped over it.
+    :param value: the result.
+    :param is_instance: whether it is the result of one instance of a mapped task.
+    :raises InvalidTask: naming the task that cannot be mapped.
+    """
+    for check in dict.fromkeys(_checks(mapped)):
+        check([value] if is_instance else value)
+
+
+def _checks(mapped: Iterable[Any]) -> Iterator[Callable[[Any], None]]:
+    for each in mapped:
+        rows = getattr(getattr(each, "expand_input", None), "value", None)
+        for function in getattr(rows, "callables", ()):
+            if check := getattr(function, "check", None):
+                yield check
+
+
+def check_xcom_value(value: Any) -> Any:
+    """Return a result if it can be an XCom.
+
+    Airflow encodes XComs as msgpack and JSON, and reserves some keys. Its own error would come much later and would not
+    name the value.
+
+    :raises ModuleFailed: if it cannot, with the reason.
+    """
+    if problem := next(_problems(value, ()), None):
+        raise ModuleFailed(f"the module exited with 0, but Airflow cannot store its result: {problem}", exit_code=0)
+    return value
+
+
+def _problems(value: Any, keys: tuple[Any, ...]) -> Iterator[str]:
+    """Yield the reasons why a result, or a value in it, cannot be an XCom.
+
+    :param keys: the keys that lead to the value.
+    """
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        yield f"a number of {len(str(value))} digits does not fit into 64 bits; return it as text"
+    if isinstance(value, str) and (reason := _invalid_part(value)):
+        yield f"{_location(keys)} {reason}"
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value if type(value) is list else ()):
+        if key in _AIRFLOWS_KEYS:
+            yield f"the key {key!r} is reserved by Airflow"
+        if isinstance(key, str) and (reason := _invalid_part(key)):
+            yield f"a key of {_location(keys)} {reason}"
+        yield from _problems(item, (*keys, key))
+
+
+def _invalid_part(text: str) -> str | None:
+    if "\0" in text:
+        return "contains a NUL character, which PostgreSQL cannot store; remove it"
+    is_unicode = text.isascii() or text == text.encode("utf-8", "ignore").decode()
+    return None if is_unicode else "is not valid Unicode"
+
+
+def _location(keys: tuple[Any, ...]) -> str:
+    return "result" + "".join(f"[{key!r:.80}]" for key in keys)

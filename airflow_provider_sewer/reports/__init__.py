@@ -1,0 +1,1 @@
+"""Reports on recorded runs: a page, a table, and advice on requests."""

@@ -1,0 +1,254 @@
+"""Report on a run as a self-contained HTML page: no script, no font and nothing from the network."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pendulum
+
+from airflow_provider_sewer.core.trusted_files import open_own
+from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.exporters.svg import PAGE, STYLE, TaskMark, graph_svg, printable
+from airflow_provider_sewer.reports.advice import GIGABYTE, advice_for
+from airflow_provider_sewer.reports.states import SHOWN, UNKNOWN, shown_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord
+
+#: Number of lines of a failed task's log, and maximum bytes that are read for them.
+_LAST_LINES, _LAST_BYTES = 15, 32 * 1024
+#: Maximum number of failures that are shown with their logs.
+_MOST_FAILURES = 50
+#: With more failures, their logs are folded.
+_MOST_OPEN = 5
+#: Width of the timeline and its names; height of a row, and maximum height of all rows, in pixels.
+_TIMELINE, _NAMES, _ROW, _TALLEST = 1160, 190, 22, 2600
+#: A row that is lower than this has no name.
+_ROW_WITH_NAME = 13
+_TICKS = 6
+_WIDEST_NAME = 24
+_MINUTE, _HOUR = 60.0, 3600.0
+#: Units of the timeline, each with the time up to which it is used, in seconds.
+_UNITS = ((1.5 * _MINUTE, 1.0, "s"), (1.5 * _HOUR, _MINUTE, "min"), (math.inf, _HOUR, "h"))
+
+_STYLE = """
+.chips > span { border: 1px solid var(--line); border-radius: 1rem; margin-right: .5rem; padding: .1rem .7rem;
+  display: inline-block; margin-bottom: .3rem; }
+.chips .sign, td .sign { color: var(--state, var(--soft)); font-weight: 700; }
+.facts { color: var(--soft); } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; width: 100%; }
+th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--box); white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; position: sticky; top: 0; background: var(--paper); }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.reason { white-space: normal; min-width: 16rem; }
+pre { background: var(--box); border-radius: 6px; overflow-x: auto; padding: .8rem; font-size: .8rem; }
+a { color: var(--busy); } .queue { fill: var(--idle); } .tick { stroke: var(--box); } .soft { fill: var(--soft); }
+summary { cursor: pointer; margin: .6rem 0; }
+"""
+
+
+def report_page(run: RunRecord, folder: str) -> str:
+    """Return the page.
+
+    :param run: the run.
+    :param folder: where the page will be, so that its links to the logs are relative.
+    """
+    title = escape(printable(run.workflow))
+    sections = [
+        _head(run),
+        _section("Graph", [f'<div class="scroll">{_graph(run)}</div>']),
+        _section("Failures", _failures(run, folder)),
+        _section("Timeline", _timeline(run)),
+        _section("Advice", _advice(run)),
+        _section("Tasks", _table(run, folder)),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<style>{STYLE}{PAGE}{_STYLE}</style>\n</head>\n"
+        f'<body class="sewer">\n<h1>{title}</h1>\n' + "\n".join(filter(None, sections)) + "\n</body>\n</html>\n"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, to a tenth of a second below a minute."""
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    return pendulum.duration(seconds=round(seconds)).in_words(locale="en")
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    text = "\n".join(lines)
+    return f"<section>\n<h2>{title}</h2>\n{text}\n</section>" if text else ""
+
+
+def _head(run: RunRecord) -> str:
+    counts = Counter(shown_state(run, task) for task in run.tasks.values())
+    chips = [
+        f'<span class="{state.style}"><span class="sign">{state.sign}</span> {count:,} {state.word}</span>'
+        for state in (*SHOWN.values(), UNKNOWN)
+        if (count := counts[state])
+    ]
+    end = (
+        f"took {duration(run.ended - run.started)}"
+        if run.ended is not None
+        else "is running"
+        if run.is_running
+        else "was killed"
+    )
+    began = pendulum.from_timestamp(run.started, tz="local").format("YYYY-MM-DD HH:mm:ss zz")
+    facts = f"{escape(printable(run.file))}, started {escape(began)}, {end}"
+    return f'<p class="facts">{facts}</p>\n<p class="chips">{"".join(chips)}</p>'
+
+
+def _graph(run: RunRecord) -> str:
+    marks = {}
+    for name, task in run.tasks.items():
+        state = shown_state(run, task)
+        marks[name] = TaskMark(state.style, state.sign, ", ".join(filter(None, [task.target, state.word, _ran(task)])))
+    return graph_svg({name: task.upstream for name, task in run.tasks.items()}, marks, title=run.workflow)
+
+
+def _failures(run: RunRecord, folder: str) -> Iterator[str]:
+    failed = [task for task in run.tasks.values() if task.state is TaskState.FAILED]
+    is_open = " open" if len(failed) <= _MOST_OPEN else ""
+    for task in failed[:_MOST_FAILURES]:
+        reason = _text(task.reason.partition("\n")[0])
+        yield f"<details{is_open}><summary><b>{escape(printable(task.name))}</b>: {reason}</summary>"
+        if lines := _last_lines(task.log):
+            yield f"<p>The last lines of {_link(task.log, folder, 'its log')}:</p>\n<pre>{_text(lines)}</pre>"
+        else:
+            yield f"<pre>{_text(task.reason)}</pre>"
+        if task.usage.directory:
+            yield f'<p class="facts">Job {escape(task.usage.job_id)}: {escape(printable(task.usage.directory))}</p>'
+        yield "</details>"
+    if len(failed) > _MOST_FAILURES:
+        yield f"<p>{len(failed) - _MOST_FAILURES:,} more tasks failed; the table has their logs.</p>"
+
+
+def _last_lines(path: str) -> str:
+    try:
+        with open_own(path, is_private=False) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
+            text = file.read(_LAST_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-_LAST_LINES:])
+
+
+def _timeline(run: RunRecord) -> Iterator[str]:
+    tasks = [task for task in run.tasks.values() if task.submitted is not None]
+    if not tasks:
+        return
+    tasks.sort(key=lambda task: task.submitted or 0.0)
+    end = run.ended or max(task.ended or task.started or task.submitted or 0.0 for task in tasks)
+    length = max(end - run.started, 0.001)
+    row = min(_ROW, max(1.0, _TALLEST / len(tasks)))
+    left = _NAMES if row >= _ROW_WITH_NAME else 0
+    scale = (_TIMELINE - left - 40) / length
+    height = row * len(tasks) + 24
+    yield f'<div class="scroll"><svg class="sewer" role="img" width="{_TIMELINE}" height="{height:g}" '
+    yield f'viewBox="0 0 {_TIMELINE} {height:g}"><title>When each task waited and ran</title>'
+    for number in range(_TICKS + 1):
+        x = left + length * number / _TICKS * scale
+        yield f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="18" y2="{height:g}"/>'
+        yield f'<text class="soft" x="{x:.1f}" y="12" text-anchor="middle">{_tick(length * number / _TICKS)}</text>'
+    for number, task in enumerate(tasks):
+        yield from _bars(run, task, 22 + number * row, row, left, scale, end)
+    yield "</svg></div>"
+
+
+def _bars(
+    run: RunRecord, task: TaskRecord, y: float, row: float, left: float, scale: float, end: float
+) -> Iterator[str]:
+    state = shown_state(run, task)
+    submitted = task.submitted or run.started
+    started, ended = task.started or task.ended or end, task.ended or end
+    height = max(row - 4, row * 0.8)
+    yield f"<g><title>{escape(printable(task.name))}: {state.word}, {_ran(task)}</title>"
+    if row >= _ROW_WITH_NAME:
+        yield f'<text x="0" y="{y + height * 0.75:.1f}">{escape(_cut(task.name))}</text>'
+    if started > submitted:
+        yield _bar("queue", left + (submitted - run.started) * scale, y, (started - submitted) * scale, height)
+    if task.started is not None:
+        yield _bar(f"bar {state.style}", left + (started - run.started) * scale, y, (ended - started) * scale, height)
+    yield "</g>"
+
+
+def _bar(style: str, x: float, y: float, width: float, height: float) -> str:
+    return f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{max(width, 1.0):.1f}" height="{height:.1f}" rx="2"/>'
+
+
+def _tick(seconds: float) -> str:
+    unit, name = next((unit, name) for limit, unit, name in _UNITS if seconds < limit)
+    return f"{seconds / unit:.1f} {name}"
+
+
+def _advice(run: RunRecord) -> Iterator[str]:
+    rows = [
+        f"<li><b>{escape(printable(task.name))}</b>: {escape(text)}</li>"
+        for task in run.tasks.values()
+        if task.state is TaskState.SUCCEEDED
+        for text in advice_for(task.usage)
+    ]
+    if rows:
+        yield "<ul>"
+        yield from rows[:_MOST_FAILURES]
+        yield "</ul>"
+        if len(rows) > _MOST_FAILURES:
+            yield f"<p>{len(rows) - _MOST_FAILURES:,} more; --format tsv has all of them.</p>"
+
+
+def _table(run: RunRecord, folder: str) -> Iterator[str]:
+    yield '<div class="scroll"><table>\n<thead><tr><th>Task</th><th>State</th>'
+    for name in ("Waited", "Ran", "CPU used", "CPUs requested", "Memory used", "Memory requested", "Time limit"):
+        yield f'<th class="number">{name}</th>'
+    yield "<th>Log</th><th>Reason</th></tr></thead>\n<tbody>"
+    for task in run.tasks.values():
+        state = shown_state(run, task)
+        yield f'<tr><td>{escape(printable(task.name))}</td><td class="{state.style}">'
+        yield f'<span class="sign">{state.sign}</span> {state.word}</td>'
+        yield from (f'<td class="number">{cell}</td>' for cell in _numbers(task))
+        log = _link(task.log, folder, "log") if os.path.exists(task.log) else ""
+        yield f'<td>{log}</td><td class="reason">{_text(task.reason.partition(chr(10))[0])}</td></tr>'
+    yield "</tbody></table></div>"
+
+
+def _numbers(task: TaskRecord) -> Iterator[str]:
+    used, requested = task.usage.used, task.usage.requested
+    waited = None if task.submitted is None or task.started is None else task.started - task.submitted
+    yield duration(waited) if waited else ""
+    yield _ran(task)
+    yield f"{used['cpu']:.1f} s" if "cpu" in used else ""
+    yield f"{requested['cpus']:g}" if "cpus" in requested else ""
+    yield f"{used['max_rss'] / GIGABYTE:.2f} GB" if "max_rss" in used else ""
+    yield f"{requested['mem_gb']:g} GB" if "mem_gb" in requested else ""
+    yield f"{requested['timeout_min']:g} min" if "timeout_min" in requested else ""
+
+
+def _ran(task: TaskRecord) -> str:
+    if "elapsed" in task.usage.used:
+        return duration(task.usage.used["elapsed"])
+    if task.started is not None and task.ended is not None:
+        return duration(task.ended - task.started)
+    return ""
+
+
+def _link(path: str, folder: str, text: str) -> str:
+    return f'<a href="{escape(quote(os.path.relpath(path, folder)))}">{text}</a>'
+
+
+def _text(text: str) -> str:
+    return escape("\n".join(map(printable, text.splitlines())))
+
+
+def _cut(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= _WIDEST_NAME else name[: _WIDEST_NAME - 1] + "…"

@@ -1,0 +1,95 @@
+"""``sppe run --dry-run`` and ``sppe explain``: the checks and commands of a run."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+UNRUNNABLE = {
+    "interpreter": ("Task('a', 'json.tool', python='nope/bin/python')", "nope/bin/python does not exist"),
+    "module": ("Task('a', 'no_such_module')", "has no module 'no_such_module'"),
+    "external input": ("Task('a', 'json.tool', [External('missing.json')])", "needs 'missing.json'"),
+    "working directory": ("Task('a', 'json.tool', workdir='nowhere')", "nowhere does not exist"),
+    "template": ("Task('a', 'json.tool', ['{{ ds }}'])", "rendered only by Airflow"),
+}
+
+
+@pytest.mark.parametrize("command", [["run"], ["run", "-n"], ["explain", "-p", "flow.py"]], ids=" ".join)
+@pytest.mark.parametrize(("task", "message"), UNRUNNABLE.values(), ids=UNRUNNABLE)
+def test_explain_and_dry_run_refuse_what_run_refuses(task: str, message: str, command: list[str], sppe) -> None:
+    sppe.write("flow.py", f"from airflow_provider_sewer import External, Task\n{task.replace('[', 'args=[')}")
+
+    done = sppe.run(*command)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_dry_run_prints_commands_and_runs_nothing(sppe) -> None:
+    sppe.tasks(first="open('trace', 'w').close()")
+
+    done = sppe.run("run", "-n")
+
+    assert done.returncode == 0
+    assert "first  runs          it always runs" in done.stdout
+    assert [path.name for path in sppe.folder.iterdir() if path.name != "__pycache__"] == ["first_module.py", "flow.py"]
+
+
+PRODUCT = """
+    from airflow_provider_sewer import Product, Task
+    Task("write", function="steps:write", kwargs={"path": Product("build/out.txt"), "text": "it's $HOME"},
+         env={"A": "1 2"})
+"""
+WRITE = """
+    import os
+
+    def write(path, text):
+        open(path, "w").write(text + os.environ["A"])
+"""
+
+
+@pytest.mark.parametrize("source", ["dry run", "log"])
+def test_printed_command_can_be_repeated(source: str, sppe) -> None:
+    """It has the real path of the product, and the program that calls a function as a file."""
+    sppe.write("flow.py", PRODUCT)
+    sppe.write("steps.py", WRITE)
+    out = sppe.folder / "build/out.txt"
+    if source == "log":
+        printed = next(line for line in sppe.run("run").stderr.splitlines() if "$ " in line)
+        command = "A='1 2' " + printed.partition("$ ")[2]
+        out.unlink()
+    else:
+        command = sppe.run("run", "-n").stdout.splitlines()[1]
+        (sppe.folder / "build").mkdir()
+
+    subprocess.run(["/bin/sh", "-c", command], cwd=sppe.folder, check=True, env=sppe.environment())
+
+    assert out.read_text() == "it's $HOME1 2"
+
+
+def test_dry_run_hides_secret_variables(sppe) -> None:
+    sppe.tasks(first="pass")
+
+    done = sppe.run("run", "-n", "--env", "API_TOKEN=hunter2")
+
+    assert 'API_TOKEN="$API_TOKEN"' in done.stdout
+    assert "hunter2" not in done.stdout
+
+
+def test_dry_run_shows_saved_results_and_names_unknown_ones(sppe) -> None:
+    sppe.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer import Task
+        first = Task("first", function="steps:first")
+        Task("second", function="steps:second", kwargs={"n": first.result})
+        """,
+    )
+    sppe.write("steps.py", "def first(): return 7\ndef second(n): pass")
+
+    assert "<first.result>" in sppe.run("run", "-n").stdout
+
+    sppe.run("run")
+
+    assert """'{"n": 7}'""" in sppe.run("run", "-n", "--only", "second").stdout

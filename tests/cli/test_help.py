@@ -1,0 +1,44 @@
+"""Help, arguments and shell completion of ``sppe``."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("command", ["run", "explain", "show", "pools"])
+def test_workflow_file_is_an_argument(command: str, sppe) -> None:
+    sppe.tasks(first="print('ran')")
+
+    done = sppe.run("--", command, "flow.py") if command == "run" else sppe.run(command, "flow.py")
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_sppe_without_command_prints_examples(sppe) -> None:
+    done = sppe.run("--")
+
+    assert done.returncode == 0
+    assert "sppe run flow.py --resume" in done.stdout
+
+
+def test_run_help_lists_options_in_groups(sppe) -> None:
+    done = sppe.run("--", "run", "--help")
+
+    headings = re.findall(r"^(\S.*):$", done.stdout, re.MULTILINE)
+    assert headings[:4] == ["Workflow file", "Tasks", "Processes of tasks", "Slurm"]
+    assert headings[-1] == "Options"
+
+
+@pytest.mark.parametrize(("words", "completed"), [("sppe ru", "plain,run"), ("sppe run --dry", "plain,--dry-run")])
+def test_completion_completes_commands_and_options(words: str, completed: str, sppe) -> None:
+    env = {"_SPPE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    program = os.path.join(os.path.dirname(sys.executable), "sppe")
+
+    done = subprocess.run([program], env=sppe.environment(**env), capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"{completed}\n"

@@ -1,0 +1,140 @@
+"""``sppe status`` and ``sppe logs``: the last run of a workflow file."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+HOLD = """
+    import fcntl, os, sys
+    life = os.open({lifeline!r}, os.O_WRONLY)
+    print("working on it", flush=True)
+    os.write(life, b"here")
+    fcntl.flock(open({gate!r}), fcntl.LOCK_SH)
+    print("all done")
+"""
+
+
+@pytest.fixture
+def running(sppe, lifeline, gate):
+    """A run of two tasks, one at a time, the first of which waits at the gate."""
+    sppe.tasks(first=HOLD.format(lifeline=lifeline.path, gate=gate.path), second="pass")
+    run = sppe.start("run", "-j", "1")
+    lifeline.expect("here")
+    return run
+
+
+@pytest.mark.parametrize("arguments", [("flow.py",), (), ("-w", "workflow"), ("-p", "flow.py")], ids=str)
+def test_status_shows_tasks_and_failures(arguments: tuple[str, ...], sppe) -> None:
+    sppe.tasks(first="pass", second="raise SystemExit(3)")
+    sppe.run("run", "--log-dir", "logs")
+
+    shown = sppe.run("status", *arguments)
+
+    assert shown.returncode == 0, shown.stderr
+    assert re.match(r"workflow: 1 of 2 tasks succeeded, in [\d.]+ s; it began at \d{4}-", shown.stdout)
+    assert re.search(r"^  first   succeeded +[\d.]+ s$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^  second  failed +[\d.]+ s$", shown.stdout, re.MULTILINE)
+    assert "\nsecond: second_module failed with exit code 3; command: " in shown.stdout
+    assert shown.stdout.endswith(f"\nLogs: {sppe.folder}/logs\n")
+
+
+def test_status_of_running_workflow_shows_states(running, sppe, gate) -> None:
+    shown = sppe.run("status").stdout
+    gate.open()
+    running.communicate(timeout=60)
+
+    assert re.match(r"workflow: running for [\d.]+ s, since .* \(process \d+ on ", shown)
+    assert re.search(r"^  first   running$", shown, re.MULTILINE)
+    assert re.search(r"^  second  waiting$", shown, re.MULTILINE)
+
+
+def test_status_of_killed_run_has_no_running_task(running, sppe) -> None:
+    running.kill()
+    running.wait()
+
+    shown = sppe.run("status").stdout
+
+    assert shown.startswith("workflow: killed, or its host stopped")
+    assert re.search(r"^  first   stopped$", shown, re.MULTILINE)
+
+
+def test_status_of_resumed_run_shows_skipped_tasks(sppe) -> None:
+    sppe.tasks(first="pass", second="raise SystemExit(3)")
+    sppe.run("run")
+    sppe.write("second_module.py", "")
+    sppe.run("run", "--resume")
+
+    shown = sppe.run("status").stdout
+
+    assert re.search(r"^  first   skipped$", shown, re.MULTILINE)
+    assert "2 of 2 tasks succeeded" in shown
+
+
+def test_outcomes_do_not_change_what_resume_skips(sppe) -> None:
+    """A task that did not run, because another one failed, has still succeeded before."""
+    sppe.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer import Task
+        (Task("None", "a_module") >> Task("after", "b_module")).run()
+        """,
+    )
+    sppe.write("a_module.py", "")
+    sppe.write("b_module.py", "")
+    sppe.run("run")
+
+    assert sppe.run("run", "--resume").stderr.count("skipped: ") == 2
+
+
+def test_status_without_run_names_folder(sppe) -> None:
+    sppe.tasks(first="pass")
+
+    shown = sppe.run("status", "flow.py")
+
+    assert shown.returncode == 2
+    assert shown.stderr.startswith(f"sppe: no run of flow.py in {sppe.folder}/.sewer/state; run it here, or name ")
+
+
+def test_logs_prints_log_of_task(sppe) -> None:
+    sppe.tasks(first="print('hello')")
+    sppe.run("run")
+
+    shown = sppe.run("logs", "first", "flow.py")
+
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"stdout\| hello\n.* sewer\| succeeded after ", shown.stdout)
+
+
+def test_logs_follow_ends_with_task(running, sppe, gate) -> None:
+    follower = sppe.start("logs", "first", "-f")
+    while "working on it" not in (line := follower.stdout.readline()):
+        assert line
+    gate.open()
+
+    rest, _ = follower.communicate(timeout=60)
+    running.communicate(timeout=60)
+
+    assert follower.returncode == 0
+    assert "stdout| all done\n" in rest
+    assert "succeeded after " in rest
+
+
+UNLOGGED = {
+    "unknown task": ("frist", "unknown task 'frist'; did you mean 'first'?"),
+    "task that did not run": ("third", "task 'third' has no log: it is upstream failed ('first' failed); "),
+}
+
+
+@pytest.mark.parametrize(("task", "message"), UNLOGGED.values(), ids=UNLOGGED)
+def test_logs_of_task_without_log_names_reason(task: str, message: str, sppe) -> None:
+    sppe.tasks(first="raise SystemExit(1)")
+    chain = "(Task('first', 'first_module') >> Task('third', 'first_module')).run()"
+    sppe.write("flow.py", f"from airflow_provider_sewer import Task\n{chain}")
+    sppe.run("run")
+
+    shown = sppe.run("logs", task)
+
+    assert shown.returncode == 2
+    assert message in shown.stderr

@@ -1,0 +1,154 @@
+"""`sppe report` and the pictures of `sppe show`, on real runs, and on a real page in a browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from .slurm_runs import OnSlurm, on_slurm
+
+__all__ = ["on_slurm"]
+
+
+def test_report_of_local_run_has_states_and_measured_usage(sppe) -> None:
+    sppe.tasks(
+        good="held = bytearray(64 * 1024**2)\nsum(range(5_000_000))", bad="import sys; sys.exit('no such thing')"
+    )
+    assert sppe.run("run").returncode == 1
+
+    table = list(csv.DictReader(sppe.run("report", "--format", "tsv").stdout.splitlines(), delimiter="\t"))
+
+    good, bad = ({row["task"]: row for row in table}[name] for name in ("good", "bad"))
+    assert (good["state"], bad["state"]) == ("succeeded", "failed")
+    assert 0.0625 < float(good["mem_used_gb"]) < 0.2
+    assert 0 < float(good["cpu_s"]) <= float(good["ran_s"]) + 0.5
+    assert "no such thing" in bad["reason"]
+
+
+def test_report_output_decides_the_format(sppe) -> None:
+    sppe.tasks(a="print('hello')")
+    sppe.run("run")
+    for name, start in (("r.html", "<!doctype html>"), ("r.json", "{"), ("r.tsv", "task\t")):
+        assert sppe.run("report", "-o", name).stderr == f"Wrote {name}\n"
+        assert (sppe.folder / name).read_text().startswith(start)
+    run = sppe.run("report", "-o", "r.pdf")
+    assert (run.returncode, "--format must be html, json or tsv, got 'pdf'" in run.stderr) == (2, True)
+
+
+def test_report_of_workflow_file_is_its_latest_run(sppe) -> None:
+    sppe.tasks(a="pass")
+    sppe.run("run")
+    sppe.write("other.py", "from airflow_provider_sewer import Task\nb = Task('b', 'a_module')")
+    sppe.run("run", "-p", "other.py")
+    for argument, task in ((["flow.py"], "a"), (["other.py"], "b"), ([], "b")):
+        report = json.loads(sppe.run("report", *argument, "--format", "json").stdout)
+        assert [row["task"] for row in report["tasks"]] == [task]
+
+
+def test_report_of_log_folder_is_that_run(sppe) -> None:
+    sppe.tasks(a="pass")
+    sppe.run("run", "--log-dir", "first")
+    sppe.run("run")
+    assert json.loads(sppe.run("report", "first", "--format", "json").stdout)["tasks"][0]["log"] == "first/a.log"
+
+
+def test_report_without_recorded_run_exits_with_2(sppe) -> None:
+    run = sppe.run("report")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("sppe: no recorded run below ")
+    assert sppe.run("report", "flow.py").stderr.startswith("sppe: no recorded run of flow.py below ")
+
+
+@pytest.mark.slurm
+def test_report_of_slurm_run_has_requests_usage_and_queue(on_slurm) -> None:
+    on_slurm.flow(
+        use="""# slurm={'mem_gb': 2, 'cpus_per_task': 1, 'timeout_min': 60}
+        held = bytearray(64 * 1024**2)
+        """
+    )
+    assert on_slurm.run().code == 0
+    (row,) = json.loads(on_slurm.sppe.run("report", "--format", "json").stdout)["tasks"]
+    job = on_slurm.one_job("use")
+    assert (row["job_id"], row["mem_requested_gb"], row["time_requested_min"]) == (job.id, 2.0, 60.0)
+    assert row["ran_s"] > 0
+    assert row["waited_s"] >= 0
+    assert "timeout_min=60 requested" in row["advice"]
+
+
+@pytest.mark.parametrize("form", ["svg", "html"])
+def test_show_picture_has_a_box_for_each_task(sppe, form) -> None:
+    sppe.write("flow.py", "from airflow_provider_sewer import Task\nTask('a', 'pkg.a') >> Task('b', 'pkg.b')")
+    picture = sppe.run("show", "-p", "flow.py", "--format", form).stdout
+    svg = ET.fromstring(re.search(r"<svg.*</svg>", picture, re.DOTALL)[0])
+    names = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert sorted(names) == ["a", "b"]
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on PATH; apt-get install chromium")
+@pytest.mark.browser
+def test_report_page_is_drawn_by_a_browser_without_errors(sppe) -> None:
+    sppe.tasks(a="pass", b="import sys; sys.exit(3)")
+    sppe.run("run")
+    sppe.run("report", "-o", "r.html")
+    drawn = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{sppe.folder}/r.html"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert drawn.stdout.count('class="bar ') == 2
+    assert "ERROR:CONSOLE" not in drawn.stderr
+
+
+@pytest.mark.slurm
+def test_usage_of_slurm_jobs_suggests_smaller_requests(on_slurm) -> None:
+    on_slurm.flow(use="# slurm={'mem_gb': 2, 'timeout_min': 60}\npass")
+    assert on_slurm.run().code == 0
+    assert on_slurm.run().code == 0
+    text = on_slurm.sppe.run("usage", "-p", "flow.py", "--since", "1d").stdout
+    assert re.search(r"^use +2 ", text, re.MULTILINE)
+    assert "'timeout_min': 5" in text
+    assert on_slurm.sppe.run("usage", "-p", "flow.py", "--since", "2999-01-01").returncode == 2
+
+
+@pytest.mark.slurm
+def test_report_usage_of_jobs_is_that_of_one_sacct_call(sppe, slurm_accounting, lifeline) -> None:
+    runs = OnSlurm(sppe, slurm_accounting, lifeline)
+    runs.flow(**dict.fromkeys(("one", "two", "three"), "# slurm={'mem_gb': 1}\nsum(range(20_000_000))"))
+    assert runs.run().code == 0
+    calls = sppe.folder / "calls"
+    (sppe.folder / "bin").mkdir()
+    sacct = sppe.folder / "bin" / "sacct"
+    real = shutil.which("sacct", path=slurm_accounting.env["PATH"])
+    sacct.write_text(f'#!/bin/sh\necho call >>{calls}\nexec {real} "$@"\n')
+    sacct.chmod(0o755)
+    env = {**slurm_accounting.env, "PATH": f"{sacct.parent}:{slurm_accounting.env['PATH']}"}
+    query = ["sacct", "-nP", "--format=State,ElapsedRaw"]
+
+    def accounts(*options: str) -> list[str]:
+        """Return the rows of jobs and steps; accounting is a few seconds behind."""
+        done = subprocess.run([*query, *options], env=slurm_accounting.env, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    ids = [runs.one_job(name).id for name in ("one", "two", "three")]
+    slurm_accounting.until(
+        lambda: all(row.startswith("COMPLETED") for row in accounts("-X", "-j", ",".join(ids))),
+        "the ends in accounting",
+    )
+    rows = json.loads(sppe.run("report", "--format", "json", env=env).stdout)["tasks"]
+
+    assert calls.read_text() == "call\n"
+    for row in rows:
+        assert accounts("-X", "-j", row["job_id"]) == [f"COMPLETED|{row['ran_s']:.0f}"]
+        assert row["ran_s"] == int(row["ran_s"]), "measured by the job itself"
+
+
+@pytest.mark.parametrize("since", ["soon", "", "d", "-1"])
+def test_usage_since_no_time_exits_with_2(sppe, since) -> None:
+    sppe.tasks(a="pass")
+    run = sppe.run("usage", "-p", "flow.py", "--since", since)
+    assert (run.returncode, "Traceback" in run.stderr) == (2, False)

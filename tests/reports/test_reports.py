@@ -1,0 +1,146 @@
+"""Reports on a recorded run: page, table and advice."""
+
+from __future__ import annotations
+
+import csv
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord
+from airflow_provider_sewer.execution.usage import TaskUsage
+from airflow_provider_sewer.reports.advice import advice_for
+from airflow_provider_sewer.reports.page import duration, report_page
+from airflow_provider_sewer.reports.table import COLUMNS, report_json, report_tsv
+
+GIGABYTE = 1024.0**3
+JOB = TaskUsage(
+    {"elapsed": 600.0, "cpu": 600.0, "max_rss": 2.1 * GIGABYTE},
+    {"cpus": 8.0, "mem_gb": 16.0, "timeout_min": 240.0},
+    "4711",
+    "/runs/1",
+)
+TASKS = (
+    TaskRecord("fetch", "pkg.fetch", [], "fetch.log", TaskState.UP_TO_DATE, reason="it is up to date"),
+    TaskRecord("train", "pkg.train", ["fetch"], "train.log", TaskState.SUCCEEDED, 1.0, 61.0, 661.0, 660.0, "", JOB),
+    TaskRecord("test", "pkg.test", ["train"], "test.log", TaskState.FAILED, 661.0, 661.0, 662.0, 1.0, "exit code 1"),
+    TaskRecord("plot", "pkg.plot", ["test"], "plot.log", TaskState.UPSTREAM_FAILED, reason="'test' failed"),
+)
+
+
+def run_of(*tasks: TaskRecord, ended: float | None = 700.0, is_running: bool = False) -> RunRecord:
+    return RunRecord("flow", "/p/flow.py", "/p/run.jsonl", 0.0, ended, is_running, {task.name: task for task in tasks})
+
+
+class Elements(HTMLParser):
+    """Elements of a page and its text; it fails at a tag that is not closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_page_shows_states_times_requests_and_advice() -> None:
+    text = Elements(report_page(run_of(*TASKS), "/p")).text
+    for part in (
+        "1 failed", "1 upstream failed", "1 succeeded", "1 up to date", "took 11 minutes 40 seconds", "1 minute",
+        "10 minutes", "16 GB", "2.10 GB", "mem_gb=16 requested, 2.1 used", "cpus_per_task=8 requested, 1.0 used",
+        "timeout_min=240 requested, 10.0 used", "exit code 1",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_page_loads_nothing_and_runs_no_script() -> None:
+    page = Elements(report_page(run_of(*TASKS), "/p"))
+    assert not {tag for tag, _ in page.elements} & {"script", "link", "img", "iframe"}
+    assert {attrs["href"] for _, attrs in page.elements if "href" in attrs} <= {"fetch.log", "train.log", "test.log"}
+
+
+@pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", "</pre><b>", "a\x00b\ud800", '" onload="x'])
+def test_page_escapes_names_reasons_and_logs(hostile, tmp_path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text(hostile, errors="surrogateescape" if "\ud800" not in hostile else "replace")
+    task = TaskRecord(hostile, hostile, [], str(log), TaskState.FAILED, 1.0, 1.0, 2.0, 1.0, hostile)
+    page = report_page(run_of(task)._replace(workflow=hostile, file=hostile), str(tmp_path))
+    expected = Elements(report_page(run_of(task._replace(name="a", target="b", reason="c")), str(tmp_path)))
+    assert [tag for tag, _ in Elements(page).elements] == [tag for tag, _ in expected.elements]
+    page.encode("utf-8")
+
+
+def test_page_shows_last_lines_of_failed_log_with_relative_link(tmp_path) -> None:
+    (tmp_path / "logs").mkdir()
+    log = tmp_path / "logs" / "a b.log"
+    log.write_text("".join(f"line {n}\n" for n in range(100000)))
+    task = TaskRecord("a", "m", [], str(log), TaskState.FAILED, 1.0, 1.0, 2.0, 1.0, "failed")
+    page = Elements(report_page(run_of(task), str(tmp_path)))
+    assert "line 99985\nline 99986" in page.text
+    assert "line 99984\n" not in page.text
+    assert ("a", {"href": "logs/a%20b.log"}) in page.elements
+
+
+@pytest.mark.parametrize(
+    ("is_running", "words"), [(True, ("is running", "1 running")), (False, ("was killed", "1 unknown, the run was"))]
+)
+def test_page_of_unfinished_run_names_its_state(is_running, words) -> None:
+    task = TaskRecord("a", "m", [], "a.log", TaskState.RUNNING, 1.0, 1.0)
+    text = Elements(report_page(run_of(task, ended=None, is_running=is_running), "/p")).text
+    assert all(word in text for word in words)
+
+
+def test_tsv_has_a_line_for_each_task_with_all_columns() -> None:
+    lines = report_tsv(run_of(*TASKS, TaskRecord("a\tb\n", "m", [], "x"))).splitlines()
+    rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["task"] for row in rows] == ["fetch", "train", "test", "plot", r"a\tb\n"]
+    assert (rows[1]["waited_s"], rows[1]["ran_s"], rows[1]["mem_used_gb"]) == ("60", "600", "2.1")
+    assert rows[1]["job_id"] == "4711"
+
+
+def test_json_times_are_iso_8601_and_missing_values_null() -> None:
+    report = json.loads(report_json(run_of(*TASKS)))
+    assert report["tasks"][0]["started"] is None
+    assert report["tasks"][1]["started"].startswith("1970-01-01T00:01:01") or "T" in report["tasks"][1]["started"]
+    assert report["tasks"][2]["reason"] == "exit code 1"
+
+
+@pytest.mark.parametrize(
+    ("used", "requested", "count"),
+    [
+        ({"max_rss": 9 * GIGABYTE}, {"mem_gb": 16.0}, 0),
+        ({"max_rss": 0.1 * GIGABYTE}, {"mem_gb": 0.5}, 0),
+        ({}, {"mem_gb": 16.0, "cpus": 8.0, "timeout_min": 600.0}, 0),
+        ({"elapsed": 10.0, "cpu": 39.0}, {"cpus": 8.0}, 1),
+        ({"elapsed": 10.0, "cpu": 41.0}, {"cpus": 8.0}, 0),
+        ({"elapsed": 60.0}, {"timeout_min": 29.0}, 0),
+        ({"elapsed": 60.0}, {"timeout_min": 30.0}, 1),
+    ],
+)
+def test_advice_names_requests_used_by_less_than_half(used, requested, count) -> None:
+    assert len(list(advice_for(TaskUsage(used, requested)))) == count
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (61.0, "1 minute 1 second"), (90000.0, "1 day 1 hour")]
+)
+def test_duration_is_in_words(seconds, text) -> None:
+    assert duration(seconds) == text
