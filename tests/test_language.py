@@ -29,7 +29,7 @@ OWNERS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 #: The most of each place today. A change that lowers a count lowers the number here.
 MOST = {
     "identifiers": 0, "docstrings": 3, "comments": 1, "messages": 0, "docs": 5,
-    "test identifiers": 457, "test docstrings": 302,
+    "test identifiers": 445, "test docstrings": 282,
 }  # fmt: skip
 
 

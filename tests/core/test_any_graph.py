@@ -1,4 +1,4 @@
-"""Of any tasks, tied in any of the ways there are: the edges are those that were said, and a circle is always found."""
+"""Graphs of any tasks and any ties: the edges are the stated ones, and each cycle is found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_sewer import Dependency, Product, Task, Workflow
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 
-#: How one task can be made to run after another: what it needs of what the other makes, or words.
+#: How one task can run after another: a dependency on one of its products, or an explicit edge.
 PATHS = {"file": "p{}", "inside": "d{}/some/where", "around": "a{}"}
 WORDS = ("stated", "by name", "by task", "result")
 
@@ -25,7 +25,7 @@ class Tie(NamedTuple):
     :param up: the number of the one.
     :param down: the number of the other.
     :param how: one of :data:`PATHS` or of :data:`WORDS`.
-    :param twins: whether the one, and whether the other, is meant by a second task that says the same.
+    :param twins: whether the one, and whether the other, is a second, equal task.
     """
 
     up: int
@@ -38,7 +38,7 @@ class Graph:
     """Tasks that are tied, and the workflow that comes of them.
 
     :param count: how many tasks, but for their twins.
-    :param ties: what ties them.
+    :param ties: their ties.
     :param made: the order in which they are made, and given to the workflow.
     """
 
@@ -61,7 +61,7 @@ class Graph:
 
     @property
     def pairs(self) -> set[tuple[int, int]]:
-        """Return who runs after whom, by what ties them."""
+        """Return the order that the ties require: for each task, its upstream tasks."""
         return {(tie.up, tie.down) for tie in self.ties}
 
     def workflow(self, order: list[str] | None = None) -> Workflow:
@@ -74,10 +74,10 @@ class Graph:
         return {PATHS[each.how].format(each.up) if each.how in PATHS else "" for each in same}
 
     def _possible(self, tie: Tie, made: list[int]) -> Tie:
-        """Return a tie that can be said: what a task is made with cannot be a task that is made later."""
+        """Return a possible tie: a task's arguments cannot contain a later task."""
         is_later = made.index(tie.up) >= made.index(tie.down)
         how = "by name" if is_later and tie.how in ("by task", "result") else tie.how
-        # What twins are made with has to be the same, or they would be none.
+        # The arguments of twins must be equal, otherwise they are two tasks.
         return tie._replace(
             how=how, twins=(tie.twins[0] and how in WORDS, tie.twins[1] and how not in ("result", *PATHS))
         )
@@ -122,7 +122,7 @@ def numbered(names: object) -> object:
 
 
 def reachable(pairs: set[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Return who runs after whom, however far off."""
+    """Return all upstream tasks, indirect ones included."""
     found = set(pairs)
     while more := {(a, d) for a, b in found for c, d in pairs if b == c} - found:
         found |= more
@@ -132,7 +132,7 @@ def reachable(pairs: set[tuple[int, int]]) -> set[tuple[int, int]]:
 @settings(max_examples=100, deadline=None)
 @given(graphs(), st.randoms())
 def test_build_graph_has_exactly_the_given_edges(graph, chance) -> None:
-    """However that was said, in whatever order tasks are named, and though each is there twice: twins are one task."""
+    """In any form, in any order of tasks, and though each is there twice: twins are one task."""
     names = list(graph.tasks)
     chance.shuffle(names)
 
@@ -153,7 +153,7 @@ def test_build_graph_has_exactly_the_given_edges(graph, chance) -> None:
 @settings(max_examples=100, deadline=None)
 @given(graphs(with_circles=True))
 def test_workflow_draws_any_cycle(graph) -> None:
-    """Each step of what is drawn is a tie, and the last one leads back to the first."""
+    """Each step of the drawn cycle is a tie, and the last one leads back to the first."""
     has_circle = any(up == down for up, down in reachable(graph.pairs))
     if not has_circle:
         graph.workflow()
@@ -176,7 +176,7 @@ def test_workflow_draws_any_cycle(graph) -> None:
 @settings(max_examples=100, deadline=None)
 @given(graphs(), st.data())
 def test_subset_keeps_order_of_workflow(graph, data) -> None:
-    """What is left out ties what is before it to what comes after it; who made what is needed is known."""
+    """Excluded tasks connect their upstream and downstream tasks; producers of dependencies are known."""
     whole = graph.workflow()
     names = data.draw(st.sets(st.sampled_from(sorted(whole.tasks)), min_size=1))
 

@@ -1,4 +1,4 @@
-"""A task runs when its build mode says so, and the reason is the first thing that is not as it was."""
+"""A task runs as its run policy requires; the reason is the first change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRODUCT, NEEDED = "out", ("one", "two")
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"run_when": "sometimes"}, "run_when must be one of 'always', 'missing', 'stale', 'never'; got 'sometimes'"),
         ({"run_when": None}, "run_when must be one of 'always', 'missing', 'stale', 'never'; got None"),
@@ -38,11 +38,11 @@ PRODUCT, NEEDED = "out", ("one", "two")
         ({"stale_with": ["code"]}, "stale_with requires run_when='stale'"),
     ],
 )
-def test_run_policy_rejects_invalid_arguments(fields, said) -> None:
-    """The message has the field and what is possible."""
+def test_run_policy_rejects_invalid_arguments(fields, message) -> None:
+    """The message has the field and its possible values."""
     with pytest.raises(InvalidTask) as caught:
         Task("t", "m", products="x", **fields)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("mode", ["missing", "stale"])
@@ -54,7 +54,7 @@ def test_run_when_requires_a_product(mode) -> None:
 
 
 def test_fingerprint_of_directory_covers_its_files(tmp_path) -> None:
-    """Names, times, sizes, links, empty folders; not what this package keeps there."""
+    """Names, times, sizes, links, empty folders; not the files of this package."""
     folder = tmp_path / "d"
     (folder / "sub").mkdir(parents=True)
     (folder / "x").write_text("1")
@@ -82,7 +82,7 @@ def test_fingerprint_of_directory_covers_its_files(tmp_path) -> None:
 
 
 def test_fingerprint_of_missing_file_is_none(tmp_path) -> None:
-    """Nor has what lies below a file, or a link that leads nowhere."""
+    """Nor have a path below a file and a dangling link."""
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("nowhere")
 
@@ -176,7 +176,7 @@ def test_fingerprint_of_changes_with_target_of_dangling_link(tree) -> None:
 
 @pytest.mark.parametrize("target", [".", "/", "loop", "../shared/back"])
 def test_fingerprint_of_ends_at_cyclic_links(tree, target) -> None:
-    """Nothing outside of it counts by such a link; what is in it counts as before."""
+    """The target of such a link does not count; the files of the folder count as before."""
     (tree / "src" / "loop").symlink_to(target)
     (tree / "shared" / "back").symlink_to("../src")
     before = fingerprint_of(str(tree / "src"), read=True)
@@ -225,7 +225,7 @@ def test_fingerprint_of_unreadable_file_uses_mtime(tmp_path, monkeypatch) -> Non
 
 
 def as_other_user(look: Callable[[], Fingerprint | None]) -> Fingerprint:
-    """Call a function as a user who may not read everything."""
+    """Call a function as a user with restricted permissions."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -236,8 +236,8 @@ def as_other_user(look: Callable[[], Fingerprint | None]) -> Fingerprint:
         os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
-    with open(reading) as told:
-        return Fingerprint(*json.loads(told.read() or "[null]"))
+    with open(reading) as file:
+        return Fingerprint(*json.loads(file.read() or "[null]"))
 
 
 def test_fingerprint_of_enters_each_directory_once(tmp_path) -> None:
@@ -256,7 +256,7 @@ def test_fingerprint_of_enters_each_directory_once(tmp_path) -> None:
 
 
 class World:
-    """Files with their times, and the record of how a product was made of two of them; and what should come of it."""
+    """Files with their times, the record of a product made of two of them, and the expected decision."""
 
     def __init__(self, folder: Path, freshness: RunPolicy) -> None:
         self.folder = folder
@@ -319,7 +319,7 @@ class World:
         self.made_of = self.state()
 
     def state(self) -> dict[str, Any]:
-        """Return what counts."""
+        """Return the state that counts."""
         by = self.content if self.freshness.compare == "content" else self.time
         files = {name: by[name] for name in (PRODUCT, *self.needs)}
         asked = {name: getattr(self, name) for name in self.freshness.stale_with}
@@ -335,7 +335,7 @@ class World:
         if mode == "missing":
             return False
         now = self.state()
-        unseen = {name for name in self.needs if self.content[name] is None}  # the run itself says so
+        unseen = {name for name in self.needs if self.content[name] is None}  # the run itself reports these
         unseen |= {PRODUCT} if is_used_up else set()
         is_other = any(now[key] != self.made_of[key] for key in now.keys() & self.made_of if key not in unseen)
         return self.record is None or is_other or now.keys() != self.made_of.keys()
@@ -363,18 +363,18 @@ _MODES = st.sampled_from(
 @settings(max_examples=150, deadline=None)
 @given(_MODES, st.lists(_DEEDS, max_size=6))
 def test_decide_matches_run_policy_after_any_changes(tmp_path_factory, freshness, deeds) -> None:
-    """Files written, touched, removed, used up, all else changed, records lost: a model says what comes of it."""
+    """Files written, touched, removed, used up, all else changed, records lost: decisions equal those of a model."""
     world = World(tmp_path_factory.mktemp("world"), freshness)
 
-    for what, *how in deeds:
-        if what in ("command", "code", "environment", "needs"):
-            setattr(world, what, how[0])
-        elif what == "forget":
+    for change, *how in deeds:
+        if change in ("command", "code", "environment", "needs"):
+            setattr(world, change, how[0])
+        elif change == "forget":
             world.record = None
-        elif what == "break":
+        elif change == "break":
             world.record = world.record and world.record._replace(is_complete=False)
         else:
-            getattr(world, what)(*how)
+            getattr(world, change)(*how)
 
     assert world.decision().must_run is world.should_run(), world.decision().reason
     world.make()
