@@ -28,8 +28,8 @@ WORDS = frozenset({
 OWNERS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 #: The most of each place today. A change that lowers a count lowers the number here.
 MOST = {
-    "identifiers": 0, "docstrings": 3, "comments": 1, "messages": 0, "docs": 5,
-    "test identifiers": 445, "test docstrings": 282,
+    "identifiers": 0, "docstrings": 2, "comments": 1, "messages": 0, "docs": 0,
+    "test identifiers": 441, "test docstrings": 274,
 }  # fmt: skip
 
 

@@ -115,5 +115,7 @@ def killed(on_slurm: OnSlurm, *options: str, **tasks: str) -> None:
     run = on_slurm.start(*options)
     on_slurm.lifeline.expect("here")
     on_slurm.slurm.until(on_slurm.has_saved_offset, "a saved offset")
+    if "--ahead" in options:
+        on_slurm.slurm.until(lambda: len(on_slurm.jobs()) == len(tasks), "the jobs of all tasks")
     run.kill()
     run.wait()

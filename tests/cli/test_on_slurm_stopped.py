@@ -138,7 +138,7 @@ def test_new_run_cancels_previous_job_first(how, on_slurm) -> None:
     left, new = on_slurm.jobs("first")
     # The job script ends by itself where it finds its mark before scancel comes.
     assert left.state in {"CANCELLED", "FAILED"}
-    assert new.state == "COMPLETED"
+    on_slurm.slurm.wait_for(new.id, "COMPLETED")
     assert f"[first] Cancelling Slurm job {left.id} ({left.name}) of an earlier attempt first" in run.stderr
 
 

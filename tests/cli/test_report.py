@@ -135,9 +135,9 @@ def test_report_usage_of_jobs_is_that_of_one_sacct_call(sppe, slurm_accounting, 
         return done.stdout.splitlines()
 
     ids = [runs.one_job(name).id for name in ("one", "two", "three")]
+    these = ("-X", "-j", ",".join(ids))
     slurm_accounting.until(
-        lambda: all(row.startswith("COMPLETED") for row in accounts("-X", "-j", ",".join(ids))),
-        "the ends in accounting",
+        lambda: [row.partition("|")[0] for row in accounts(*these)] == ["COMPLETED"] * 3, "the ends in accounting"
     )
     rows = json.loads(sppe.run("report", "--format", "json", env=env).stdout)["tasks"]
 

@@ -45,7 +45,7 @@ def test_successful_run_exits_with_0_and_names_logs(nightly) -> None:
         r"4 of 4 tasks succeeded, in [\d.]+ s; logs are in (\.sewer/logs/workflow-\d{8}-\d{6}-\d+)\n", summary
     )
     logs = sorted(path.name for path in (nightly.folder / found.group(1)).iterdir())
-    assert logs == ["Something_Else.log", "load.log", "report.log", "train.log"]
+    assert logs == ["Something_Else.log", "load.log", "report.log", "run.jsonl", "train.log"]
     assert re.search(r"^  Something Else  succeeded +\d+\.\d s$", done.stderr, re.MULTILINE)
 
 
@@ -195,7 +195,7 @@ def test_log_files_of_any_name_stay_in_log_dir(sppe) -> None:
     done = sppe.run("run", "--log-dir", "logs/deep")
 
     assert done.returncode == 0
-    assert len(list((sppe.folder / "logs/deep").iterdir())) == len(names)
+    assert len(list((sppe.folder / "logs/deep").glob("*.log"))) == len(names)
     assert [path.name for path in (sppe.folder / "logs").iterdir()] == ["deep"]
     assert all(f"[{name}] hello\n" in done.stdout for name in names)
 
