@@ -286,7 +286,7 @@ def test_read_exit_returns_record_of_present_run(directory: JobDirectory) -> Non
     record = directory.read_exit()
 
     assert record is not None
-    assert {"format": 1, **record._asdict()} == RECORD
+    assert {"format": 1, "job_id": "7", **record._asdict()} == RECORD
 
 
 @pytest.mark.parametrize("change", [{"claim": "8"}, {"start": {"restart": 2}}])
