@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pendulum
 
 from airflow_provider_sewer.core.trusted_files import open_own
-from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.events import TaskState, duration_text
 from airflow_provider_sewer.exporters.svg import PAGE, STYLE, TaskMark, graph_svg, printable
 from airflow_provider_sewer.reports.advice import GIGABYTE, advice_for
 from airflow_provider_sewer.reports.states import SHOWN, UNKNOWN, shown_state
@@ -77,13 +77,6 @@ def report_page(run: RunRecord, folder: str) -> str:
     )
 
 
-def duration(seconds: float) -> str:
-    """Return a duration in words, to a tenth of a second below a minute."""
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    return pendulum.duration(seconds=round(seconds)).in_words(locale="en")
-
-
 def _section(title: str, lines: Iterable[str]) -> str:
     text = "\n".join(lines)
     return f"<section>\n<h2>{title}</h2>\n{text}\n</section>" if text else ""
@@ -97,7 +90,7 @@ def _head(run: RunRecord) -> str:
         if (count := counts[state])
     ]
     end = (
-        f"took {duration(run.ended - run.started)}"
+        f"took {duration_text(run.ended - run.started)}"
         if run.ended is not None
         else "is running"
         if run.is_running
@@ -224,7 +217,7 @@ def _table(run: RunRecord, folder: str) -> Iterator[str]:
 def _numbers(task: TaskRecord) -> Iterator[str]:
     used, requested = task.usage.used, task.usage.requested
     waited = None if task.submitted is None or task.started is None else task.started - task.submitted
-    yield duration(waited) if waited else ""
+    yield duration_text(waited) if waited else ""
     yield _ran(task)
     yield f"{used['cpu']:.1f} s" if "cpu" in used else ""
     yield f"{requested['cpus']:g}" if "cpus" in requested else ""
@@ -235,9 +228,9 @@ def _numbers(task: TaskRecord) -> Iterator[str]:
 
 def _ran(task: TaskRecord) -> str:
     if "elapsed" in task.usage.used:
-        return duration(task.usage.used["elapsed"])
+        return duration_text(task.usage.used["elapsed"])
     if task.started is not None and task.ended is not None:
-        return duration(task.ended - task.started)
+        return duration_text(task.ended - task.started)
     return ""
 
 
