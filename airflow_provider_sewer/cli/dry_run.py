@@ -70,12 +70,13 @@ def _command(task: Task, results: Mapping[str, Any], options: RunOptions) -> str
     """Return the command of a task as text for a shell; a value that only the run gives is in angle brackets."""
     argv = task.call(lambda marker: _filled(marker, results)).argv
     env = task.settings.env
+    secrets = [*options.secrets, *secret_texts(env, argv)]
     variables = [
-        f'{name}="${name}"' if looks_secret(name) else f"{name}={shown([value], secret_texts(env))}"
+        f'{name}="${name}"' if looks_secret(name) else f"{name}={shown([value], secrets)}"
         for name, value in env.items()
     ]
     folder = os.path.abspath(os.path.expanduser(task.settings.workdir or ""))
-    command = shown([_python(task, options), "-u", *argv], secret_texts(env, argv))
+    command = shown([_python(task, options), "-u", *argv], secrets)
     return " ".join(["cd", shlex.quote(folder), "&&", *variables, command])
 
 

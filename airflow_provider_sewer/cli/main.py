@@ -35,7 +35,9 @@ from airflow_provider_sewer.cli.options import (
 )
 from airflow_provider_sewer.core.errors import SewerError, with_short_values
 from airflow_provider_sewer.core.selection import selected
+from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task_fields import RUN_ON
+from airflow_provider_sewer.execution.import_guard import refuse_during_import
 from airflow_provider_sewer.loaders.workflow_files import load_workflow, schema_of_stages
 
 if TYPE_CHECKING:
@@ -46,6 +48,16 @@ class _Commands(click.Group):
     """Command group that reports user errors with a message and exit code 2, never with a traceback."""
 
     command_class = Command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line.
+
+        :raises InvalidWorkflow: while a file is imported; an exit would end the importing process.
+        """
+        refuse_during_import("sppe", calling_line())
+        return super().main(*args, **kwargs)
+
+    __call__ = main  # that of click calls from a file of its own
 
     def invoke(self, ctx: click.Context) -> Any:
         _prepare_streams()
@@ -186,6 +198,7 @@ def run(
         limits=limits,
         log_dir=log_dir,
         slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead),
+        secrets=request.file.secrets,
         verbosity=verbose - quiet,
     )
     settings = options.settings_here(request.settings)

@@ -20,6 +20,7 @@ from airflow_provider_sewer.execution.failed_products import remove_failed
 from airflow_provider_sewer.execution.product_files import exists, file_names_in, owner_of, remove, replace, replace_all
 from airflow_provider_sewer.execution.product_records import (
     mark_incomplete,
+    products_in,
     read_record,
     record_path,
     restore_record,
@@ -194,6 +195,24 @@ class ProductCommit:
                     _move_into_place(each, [*record.beside], [*record.leaving])
         return True
 
+    def refuse_to_take(self, staged: StagedProduct) -> None:
+        """Raise if the path of a product holds a file that belongs to a product of another task.
+
+        :raises ProductError: naming both tasks.
+        """
+        file, path = staged.file, staged.product.path
+        if not os.path.lexists(file) or read_record(file) is not None:  # a product belongs to no other product
+            return
+        folder, name = os.path.split(file)
+        own = {record_path(each.file) for each in self._staged}
+        for other, record in products_in(folder):
+            if name in record.beside and not record.is_removed and record_path(other) not in own:
+                raise ProductError(
+                    f"task {self._task!r}: product {path!r}: {file} was written by task {record.task!r} beside its "
+                    f"product {other}; remove it once that task no longer writes it, or give one of the products its "
+                    "own folder"
+                )
+
     def refuse_to_replace(self, staged: StagedProduct, replacement: str | None = None) -> None:
         """Raise if a product would replace untracked files that cannot be recovered.
 
@@ -222,6 +241,7 @@ class ProductCommit:
 
     def _check(self, staged: StagedProduct, before: Fingerprint | None) -> None:
         product, file = staged.product, staged.file
+        self.refuse_to_take(staged)
         now = fingerprint_of(file)
         is_directory = product.path.endswith("/")
         if product.atomic or os.path.lexists(staged.new):

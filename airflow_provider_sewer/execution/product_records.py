@@ -16,10 +16,12 @@ from airflow_provider_sewer.core.staleness import ProductRecord, ProductState
 from airflow_provider_sewer.core.trusted_files import check_own_folder, make_own_folders, parse_json, read_own
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: Maximum bytes of a record; it holds the result of its task.
 _LARGEST = 64 * 1024 * 1024
+#: Ending of the name of a record.
+_RECORD = ".json"
 
 
 def own_folder(file: str) -> str:
@@ -29,7 +31,7 @@ def own_folder(file: str) -> str:
 
 def record_path(file: str) -> str:
     """Return the path of the record of a product."""
-    return sibling_path(file, ".json", OWN_FOLDER)
+    return sibling_path(file, _RECORD, OWN_FOLDER)
 
 
 def read_record(file: str) -> ProductRecord | None:
@@ -55,6 +57,18 @@ def read_record(file: str) -> ProductRecord | None:
         return None
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def products_in(folder: str) -> Iterator[tuple[str, ProductRecord]]:
+    """Yield the products of a folder that have a record, with these; the name of a product may be shortened.
+
+    :raises UnreadableRecord: when another version has written a record.
+    """
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(os.path.join(folder, OWN_FOLDER))):
+            file = os.path.join(folder, name.removesuffix(_RECORD))
+            if name.endswith(_RECORD) and (record := read_record(file)) is not None:
+                yield file, record
 
 
 def write_record(file: str, record: ProductRecord) -> None:

@@ -154,6 +154,7 @@ class StagedProducts:
 
     def _begin_one(self, staged: StagedProduct) -> None:
         is_directory = staged.product.path.endswith("/")
+        self._commit.refuse_to_take(staged)
         if staged.product.atomic:
             self._commit.refuse_to_replace(staged)
             make_own_folders(os.path.dirname(staged.file), own_folder(staged.file))

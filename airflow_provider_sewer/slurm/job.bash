@@ -219,10 +219,16 @@ sewer_say() {
     echo "sewer: $1" >&2
 }
 
-# Write $2 to the file $1 atomically. A pipe that another process has put there would block this shell.
+# Run a command with stdout in file $1, which is created if it is missing. Another process can put a pipe there at any
+# moment: only `<>` opens a pipe without waiting for another process, and only the opened file can be checked.
+sewer_into() {
+    [[ -f /proc/self/fd/1 ]] && "${@:2}"
+} 1<>"$1"
+
+# Write $2 to the file $1 atomically.
 sewer_write() {
     sewer_tool rm -f -- "$1.$sewer_id"
-    if (umask 077 && printf '%s\n' "$2" >"$1.$sewer_id") && sewer_tool mv -fT -- "$1.$sewer_id" "$1"; then
+    if (umask 077 && sewer_into "$1.$sewer_id" printf '%s\n' "$2") && sewer_tool mv -fT -- "$1.$sewer_id" "$1"; then
         return 0 # explicit, because in a trap it would be the status from before the trap
     fi
     sewer_tool rm -f -- "$1.$sewer_id"
@@ -273,7 +279,9 @@ sewer_claim() {
 # Return whether the job has begun again: Slurm gave this node up, which is still alive.
 sewer_is_outdated() {
     local sewer_newest
-    [[ -f $sewer_dir/start.json ]] && { sewer_newest=`<"$sewer_dir/start.json"`; } 2>/dev/null && [[ -n $sewer_newest ]] &&
+    [[ -f $sewer_dir/start.json ]] && { # `<>` would create it
+        [[ -f /proc/self/fd/0 ]] && IFS= builtin read -r sewer_newest
+    } <>"$sewer_dir/start.json" 2>/dev/null && [[ -n $sewer_newest ]] &&
         [[ $sewer_newest != *"\"restart\": $sewer_restart,"* || $sewer_newest != *"\"pid\": $$,"* ]]
 }
 
@@ -632,7 +640,7 @@ sewer_end() {
     umask 077
     if [[ $sewer_nodes == 1 ]]; then
         sewer_tool rm -f -- "$sewer_dir/times.txt"
-        times >"$sewer_dir/times.txt"
+        sewer_into "$sewer_dir/times.txt" times
     fi
     if ! sewer_record "$sewer_exit"; then
         sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # frees space where a disk or a quota is full

@@ -10,7 +10,6 @@ sewer_most_ticks=0
 # that is more.
 sewer_sample_usage() {
     [[ $sewer_nodes == 1 ]] || return 0 # processes on other nodes are not visible here
-    [[ -f $sewer_dir/usage.txt || ! -e $sewer_dir/usage.txt ]] || return 0 # a pipe would block this shell
     local sewer_pid sewer_line sewer_memory=0 sewer_peak=0 sewer_ticks=0
     local -a sewer_fields
     for sewer_pid in "${sewer_others[@]}"; do
@@ -30,6 +29,7 @@ sewer_sample_usage() {
     if ((sewer_memory * 50 > sewer_most_memory * 51 || sewer_ticks * 50 > sewer_most_ticks * 51)); then
         sewer_most_memory=$((sewer_memory > sewer_most_memory ? sewer_memory : sewer_most_memory))
         sewer_most_ticks=$((sewer_ticks > sewer_most_ticks ? sewer_ticks : sewer_most_ticks))
-        echo "$sewer_most_memory $sewer_most_ticks" >>"$sewer_dir/usage.txt"
+        # The file that `sewer_into` has opened, once more: only `>>` appends.
+        sewer_into "$sewer_dir/usage.txt" eval 'echo "$sewer_most_memory $sewer_most_ticks" >>/proc/self/fd/1'
     fi
 }

@@ -116,7 +116,8 @@ class WorkflowJobs:
         :param turn: its slot in the run.
         :param notify: takes log lines about its job.
         """
-        return SlurmTaskRunner(run, self._planned(task, run.command()), turn, notify)
+        planned = self._planned(task, run.command())._replace(other_secrets=run.secrets)
+        return SlurmTaskRunner(run, planned, turn, notify)
 
     def cancel_latest(self, task: Task, notify: Callable[[str], None]) -> None:
         """Cancel the job that an earlier run has submitted for a task.

@@ -258,3 +258,19 @@ def test_run_names_task_that_no_workflow_runs(sppe) -> None:
 
     assert done.returncode == 0
     assert f"sppe: {sppe.folder}/flow.py:4: task 'forgotten' is in no workflow of the file; add it" in done.stderr
+
+
+def test_file_calling_sppe_at_module_level_is_named(sppe) -> None:
+    """The file does not load itself again."""
+    sppe.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer.cli import main
+        main(["run", "-p", __file__])
+        """,
+    )
+
+    ended = sppe.run("run")
+
+    assert ended.returncode == 2
+    assert "flow.py:3: sppe cannot start tasks while a workflow file is loaded; put the call under" in ended.stderr

@@ -92,3 +92,43 @@ def test_run_on_slurm_masks_secrets(on_slurm):
     assert run.code == 0, run.stderr
     assert run.stdout == '[show] last ["***", "x://me:***@host"]\n'
     assert "sesame" not in run.stderr + kept(on_slurm.sppe.folder)
+
+
+ARGUMENTS_FLOW = """
+from airflow_provider_sewer import Task, workflow
+
+@workflow
+def send(password, pin_token, login):
+    Task("a", "shows", {"text": password, "n": pin_token, "who": login["credentials"]}).run()
+"""
+ARGUMENTS = [
+    "--arg", "password=an-arg-sesame", "--arg", "pin_token=47114711",
+    "--arg", 'login={"credentials": ["one-sesame", "two-sesame"]}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_dry", [False, True], ids=["run", "dry run"])
+def test_run_masks_secret_arguments_under_other_names(sppe, is_dry):
+    """The workflow uses them as parameters whose names do not look secret."""
+    sppe.write("shows.py", "import sys; print('seen', *sys.argv, file=sys.stderr); print('last', *sys.argv[1:])")
+    sppe.write("flow.py", ARGUMENTS_FLOW)
+
+    run = sppe.run("run", "-v", "--log-dir", "logs", *ARGUMENTS, *(["-n"] if is_dry else []))
+
+    assert run.returncode == 0, run.stderr
+    shown = run.stdout + run.stderr + kept(sppe.folder)
+    assert "--text '***'" in shown or "--text ***" in shown
+    assert "sesame" not in shown
+    assert "4711" not in shown
+
+
+def test_run_on_slurm_masks_secret_arguments_under_other_names(on_slurm):
+    """Nor are they in the job script."""
+    on_slurm.sppe.write("shows.py", "import sys; print('last', *sys.argv[1:])")
+    on_slurm.sppe.write("flow.py", ARGUMENTS_FLOW)
+
+    run = on_slurm.run("-v", "--log-dir", "logs", *ARGUMENTS)
+
+    assert run.code == 0, run.stderr
+    assert "last --text *** --n *** --who *** --who ***" in run.stdout
+    assert "sesame" not in run.stdout + run.stderr + kept(on_slurm.sppe.folder)

@@ -189,13 +189,54 @@ def test_additional_file_does_not_replace_product(lab) -> None:
     assert read_record(str(lab.folder / "build/a.dbf")) is not None
 
 
-def test_additional_file_that_becomes_product_is_not_removed(lab) -> None:
+@pytest.mark.parametrize("atomic", [True, False])
+def test_product_does_not_replace_additional_file_of_other_task(lab, atomic) -> None:
+    """The run that creates both fails, not the next one."""
+    product = Product("build/a.dbf", atomic=atomic)
+    other = writer(lab, "paths[0].write_text('other')", product, name="other", depends_on="made")
+
+    ended = lab.run(shapes(lab, ".shp .dbf"), other)
+
+    assert ended["made"].state is TaskState.SUCCEEDED
+    assert ended["other"].state is TaskState.FAILED
+    file, reason = lab.folder / "build/a", ended["other"].reason
+    assert "task 'other': product 'build/a.dbf': " in reason
+    assert f"{file}.dbf was written by task 'made' beside its product {file}.shp" in reason
+    assert lab.read("build/a.dbf") != "other"
+    assert outcome_of(lab, shapes(lab, ".shp .dbf")) == (TaskState.SUCCEEDED, "")
+
+
+def test_product_does_not_replace_additional_file_created_meanwhile(lab) -> None:
+    """The other task commits while this one runs."""
+    other = StagedProducts("other", [Product("build/a.dbf")], str(lab.folder))
+    other.begin()
+    Path(lab.folder, other.staging_path(Product("build/a.dbf"))).write_text("other")
+    lab.run(shapes(lab, ".shp .dbf"))
+
+    with pytest.raises(ProductError, match=r"a\.dbf was written by task 'made' beside its product"):
+        other.commit(RECORD)
+    other.discard()
+
+    assert lab.read("build/a.dbf") != "other"
+
+
+def test_removed_additional_file_can_become_product(lab) -> None:
     """Another task makes it by now, and the one that wrote it before does not remove it."""
     lab.run(shapes(lab, ".shp .dbf"))
-    lab.run(writer(lab, "paths[0].write_text('other')", Product("build/a.dbf"), name="other"))
+    (lab.folder / "build/a.dbf").unlink()
+    other = writer(lab, "paths[0].write_text('other')", Product("build/a.dbf"), name="other")
+    assert outcome_of(lab, other) == (TaskState.SUCCEEDED, "")
 
     assert outcome_of(lab, shapes(lab, ".shp")) == (TaskState.SUCCEEDED, "")
     assert lab.read("build/a.dbf") == "other"
+
+
+def test_additional_file_can_become_product_of_same_task(lab) -> None:
+    """The product that it belonged to is a product of the task as well."""
+    lab.run(shapes(lab, ".shp .dbf"))
+
+    task = writer(lab, "for path in paths: path.write_text('own')", SHAPE, Product("build/a.dbf"))
+    assert outcome_of(lab, task) == (TaskState.SUCCEEDED, "")
 
 
 def test_additional_files_belong_to_product_with_same_stem(lab) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_sewer.core.call import function_call, module_call
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.slurm import job_script
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_script import _BASH_OWN, ArrayScript, JobScript
 from tests.slurm.script_jobs import wait_until
@@ -519,6 +520,50 @@ def test_pipe_in_job_directory_does_not_block_watcher(local_jobs: ScriptJobs, na
 def test_pipe_in_job_directory_does_not_block_exit_record(cluster_jobs: ScriptJobs, name: str) -> None:
     """The job comes to an end, and its end is recorded."""
     job = cluster_jobs.start(BECOMES_A_PIPE, name)
+
+    assert job.record().exit_code == 0
+
+
+def test_pipe_created_during_sample_does_not_block_watcher(tmp_path: Path) -> None:
+    """The sample waits for this test twice, where it reads from /proc: the pipe appears in between."""
+    for name in ("status", "stat"):
+        os.mkfifo(tmp_path / name)
+    scripts = Path(job_script.__file__).parent
+    script = f"""
+        . {scripts}/usage.bash
+        . <(sed -n '/^sewer_into/,/^}}/p' {scripts}/job.bash)
+        sewer_dir=$1 sewer_others=("..$1")
+        sewer_sample_usage
+        echo "$sewer_most_memory"
+    """
+    with subprocess.Popen(["/bin/bash", "-c", script, "bash", tmp_path], stdout=subprocess.PIPE, text=True) as sample:
+        with open(tmp_path / "status", "w") as status:
+            os.mkfifo(tmp_path / "usage.txt")
+            status.write("VmRSS: 100 kB\n")
+        (tmp_path / "stat").write_text("1 (x) S" + " 1" * 20 + "\n")
+        try:
+            assert sample.communicate(timeout=60)[0] == "100\n"
+        finally:
+            sample.kill()
+
+
+def test_pipe_created_during_write_does_not_block_exit_record(local_jobs: ScriptJobs) -> None:
+    """A process that outlives the module puts the pipe there again as soon as the script has removed it."""
+    source = """
+        import os, sys, time
+        folder = os.path.dirname(os.environ["SEWER_RESULT_FILE"])
+        path = os.path.join(folder, "exit.json." + os.readlink(os.path.join(folder, "claim")))
+        if os.fork():
+            sys.exit()
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            try:
+                os.mkfifo(path)
+            except FileExistsError:
+                pass
+    """
+
+    job = local_jobs.start(source)
 
     assert job.record().exit_code == 0
 

@@ -48,6 +48,14 @@ WAYS = {
         dag()
     """,
 }
+SPPE = """
+    from airflow_provider_sewer import Task  # of a dag
+    from airflow_provider_sewer.cli import main
+    import sys
+    folder = __file__.rpartition("/")[0]
+    task = Task("a", module="marks")
+    main(["run", "-p", __file__, "-i", sys.executable, "--env", f"PYTHONPATH={folder}"])
+"""
 
 
 @pytest.fixture
@@ -75,6 +83,28 @@ def test_dag_folder_import_of_self_running_file_raises(way, folder, import_error
 
     assert f"{folder}/flow.py:6: .run() cannot start tasks while Airflow imports DAG files" in error
     assert ".airflowignore" in error
+    assert not (folder / "has_run").exists()
+
+
+def test_dag_folder_import_of_file_calling_sppe_raises(folder, import_errors):
+    """The file neither runs nor loads itself."""
+    (folder / "flow.py").write_text(dedent(SPPE).lstrip())
+
+    error = import_errors()["flow.py"]
+
+    assert f"{folder}/flow.py:6: sppe cannot start tasks while Airflow imports DAG files" in error
+    assert not (folder / "has_run").exists()
+
+
+def test_sewer_task_group_of_file_calling_sppe_raises(folder, import_errors):
+    """.airflowignore does not help here: the group loads the file."""
+    (folder / "flow.py").write_text(dedent(SPPE).lstrip())
+    (folder / "dag.py").write_text(DAG_FILE)
+    (folder / ".airflowignore").write_text("flow.py\n")
+
+    error = import_errors()["dag.py"]
+
+    assert f"{folder}/flow.py:6: sppe cannot start tasks while a workflow file is loaded" in error
     assert not (folder / "has_run").exists()
 
 
