@@ -191,6 +191,13 @@ def test_cli_reference_has_every_command(site):
     assert [name for name in main.commands if f"sppe {name} " not in page] == []
 
 
+@pytest.mark.slow
+def test_cli_reference_shows_the_examples_as_code(site):
+    page = (site / "reference" / "cli.html").read_text()
+
+    assert re.search(r"<p>Examples:</p>\s*<pre><code>  sppe init ", page)
+
+
 def without_airflow() -> dict[str, str]:
     """Return the variables of this process but those of its Airflow, and without mkdocs-material's announcement."""
     kept = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name}

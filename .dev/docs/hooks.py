@@ -42,8 +42,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Remove the roles of Sphinx from docstrings: ``:class:`Task``` becomes code."""
-    return re.sub(r":(?:class|data|exc|func|meth|mod):(?=<code>)", "", html)
+    """Remove the roles of Sphinx from docstrings: ``:class:`Task``` becomes code. So do indented lines of help."""
+    html = re.sub(r":(?:class|data|exc|func|meth|mod):(?=<code>)", "", html)
+    return re.sub(r"<p>(\S.*:)\n((?:  .*\n?)+)</p>", r"<p>\1</p>\n<pre><code>\2</code></pre>", html)
 
 
 def included(name: str) -> str:

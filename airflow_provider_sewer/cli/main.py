@@ -100,7 +100,7 @@ def main(ctx: click.Context) -> None:
       sppe run flow.py --resume               run the tasks that have not succeeded
       sppe status flow.py                     show the last run
       sppe logs TASK -f                       follow the log of a task
-    sppe report -o report.html              graph, timeline and usage of the last run
+      sppe report -o report.html              graph, timeline and usage of the last run
       sppe run flow.py --on slurm --slurm partition=gpu
       sppe convert flow.py --to vscode        debug a task in VS Code
 

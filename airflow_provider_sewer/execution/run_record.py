@@ -163,7 +163,7 @@ class RunRecorder:
 
     def on_end(self, task: Task, outcome: Outcome) -> None:
         """Record its state and its usage."""
-        used, requested, job_id, directory, started = outcome.usage
+        used, requested, job_id, job_name, directory, started = outcome.usage
         self._record(
             task,
             "ended",
@@ -173,6 +173,7 @@ class RunRecorder:
             used=dict(used),
             requested=dict(requested),
             job_id=job_id,
+            job_name=job_name,
             directory=directory,
             started=started,
         )
@@ -244,6 +245,7 @@ def _after(task: TaskRecord, event: Mapping[str, Any]) -> TaskRecord:
             _numbers(event["used"]),
             _numbers(event["requested"]),
             str(event["job_id"]),
+            str(event["job_name"]),
             str(event["directory"]),
             started,
         )

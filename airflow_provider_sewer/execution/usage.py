@@ -17,6 +17,7 @@ class TaskUsage(NamedTuple):
     :param used: ``elapsed`` and ``cpu`` in seconds, ``max_rss`` in bytes.
     :param requested: of a job: ``cpus``, ``mem_gb``, ``timeout_min``, ``gpus``.
     :param job_id: id of its job.
+    :param job_name: name of its job.
     :param directory: job directory.
     :param started: when its job started, in seconds since 1970.
     """
@@ -24,6 +25,7 @@ class TaskUsage(NamedTuple):
     used: Mapping[str, float] = _NOTHING
     requested: Mapping[str, float] = _NOTHING
     job_id: str = ""
+    job_name: str = ""
     directory: str = ""
     started: float | None = None
 

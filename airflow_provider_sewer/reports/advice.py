@@ -24,7 +24,7 @@ def advice_for(usage: TaskUsage) -> Iterator[str]:
     requested, used = usage.requested, usage.used
     memory, gigabytes = requested.get("mem_gb", 0.0), used.get("max_rss", 0.0) / GIGABYTE
     if memory >= _SMALL_MEMORY and 0 < gigabytes < memory * _SMALLEST_PART:
-        yield f"mem_gb={memory:g} requested, {gigabytes:.1f} used"
+        yield f"mem_gb={memory:g} requested, {gigabytes:.2f} used"
     cpus, busy = requested.get("cpus", 1.0), busy_cpus(usage)
     if cpus > 1 and 0 < busy < cpus * _SMALLEST_PART:
         yield f"cpus_per_task={cpus:g} requested, {busy:.1f} used on average"

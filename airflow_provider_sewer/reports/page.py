@@ -45,7 +45,7 @@ _STYLE = """
 .facts { color: var(--soft); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; width: 100%; }
 th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--box); white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; position: sticky; top: 0; background: var(--paper); }
+th { color: var(--soft); font-weight: 600; white-space: normal; position: sticky; top: 0; background: var(--paper); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.reason { white-space: normal; min-width: 16rem; }
 pre { background: var(--box); border-radius: 6px; overflow-x: auto; padding: .8rem; font-size: .8rem; }

@@ -125,7 +125,7 @@ def usage_text(summaries: Sequence[TaskSummary]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     suggested = {summary.task: summary.suggestion for summary in summaries if summary.suggestion}
-    notes = ["", "memory, cpus and minutes: p50 / p95 of the jobs that succeeded, and the request"]
+    notes = ["", "memory, cpus and minutes: p50 / p95 of the jobs that succeeded, and the request; ?: not measured"]
     return "\n".join([*table, *notes, *_snippets(suggested)]) + "\n"
 
 

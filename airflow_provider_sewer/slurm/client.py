@@ -267,12 +267,14 @@ class SlurmClient:
     def _accounting(self, *options: str) -> dict[str, Row]:
         return _read(parsing.accounting_rows, self._sacct("-X", f"--format={parsing.ACCOUNTING_FIELDS}", *options))
 
-    def accounted_usage(self, ids: Collection[str]) -> dict[str, parsing.AccountedUsage]:
-        """Return the usage of jobs that have ended, with one query; empty if there is no accounting.
+    def accounted_usage(self, jobs: Collection[JobRef]) -> dict[JobRef, Mapping[str, float]]:
+        """Return the usage that accounting has of jobs, with one query; empty if there is no accounting.
 
         :raises SlurmUnreachable: when accounting does not answer.
         """
-        return parsing.usage_rows(self._sacct(f"--format={parsing.USAGE_FIELDS}", *_these(ids)))
+        lines = self._sacct(f"--format={parsing.USAGE_FIELDS}", *_these(job.id for job in jobs)) if jobs else ()
+        found = parsing.usage_rows(lines)
+        return {job: found[job.id].used for job in jobs if job.id in found and found[job.id].row.is_of(job)}
 
     def _sacct(self, *options: str) -> list[str]:
         try:

@@ -27,7 +27,7 @@ FIND_FIELDS = "%F|%o|%j"
 #: Fields of ``sacct --format``.
 ACCOUNTING_FIELDS = "JobID,State,ExitCode,NodeList,WorkDir,JobName"
 #: The same for the usage of jobs and their steps.
-USAGE_FIELDS = "JobID,ElapsedRaw,TotalCPU,MaxRSS,WorkDir"
+USAGE_FIELDS = "JobID,ElapsedRaw,TotalCPU,MaxRSS,WorkDir,JobName"
 
 # Message about each try to resolve a name.
 _ONE_TRY = re.compile(r"getaddrinfo\(\) failed: .*, attempt number -?\d+$")
@@ -94,34 +94,36 @@ def accounting_rows(lines: Iterable[str]) -> dict[str, Row]:
 class AccountedUsage(NamedTuple):
     """Usage of a job in accounting.
 
-    :param folder: its working directory.
+    :param row: the job.
     :param used: ``elapsed`` and ``cpu`` in seconds, ``max_rss`` in bytes, as far as they are known.
     """
 
-    folder: str
+    row: Row
     used: Mapping[str, float]
 
 
 def usage_rows(lines: Iterable[str]) -> dict[str, AccountedUsage]:
     """Parse the output of ``sacct -P`` with :data:`USAGE_FIELDS`, by the ids of the jobs.
 
-    Only steps have a memory, and only jobs have a working directory.
+    Only steps have a memory. The working directory of a short job can be missing.
     """
-    folders: dict[str, str] = {}
+    jobs: dict[str, Row] = {}
     usages: dict[str, dict[str, float]] = {}
+    bars = USAGE_FIELDS.count(",") - 1
     for line in lines:
-        fields = line.split("|", USAGE_FIELDS.count(","))
-        if len(fields) <= USAGE_FIELDS.count(","):
+        fields = line.split("|", bars)
+        if len(fields) <= bars:
             continue  # of a name with a line break
-        row_id, elapsed, cpu, memory, folder = fields
+        row_id, elapsed, cpu, memory, rest = fields
         job_id, _, step = row_id.partition(".")
         used = usages.setdefault(job_id, {})
         if not step:
-            folders[job_id] = folder
+            folder, _, name = rest.partition("|")
+            jobs[job_id] = Row(folder, name)
             used |= {name: value for name, value in (("elapsed", number(elapsed)), ("cpu", _seconds(cpu))) if value}
         if (peak := _bytes(memory)) > used.get("max_rss", 0.0):
             used["max_rss"] = peak
-    return {job_id: AccountedUsage(folder, usages[job_id]) for job_id, folder in folders.items()}
+    return {job_id: AccountedUsage(row, usages[job_id]) for job_id, row in jobs.items()}
 
 
 def _seconds(time: str) -> float:

@@ -225,7 +225,12 @@ class SlurmTaskRunner:
         directory = self._job.directory
         start = directory.read_start()
         return TaskUsage(
-            usage_of(directory), requested, self._job.ref.id, directory.path, start.time if start else None
+            usage_of(directory),
+            requested,
+            self._job.ref.id,
+            self._job.ref.name,
+            directory.path,
+            start.time if start else None,
         )
 
     def stop(self, *, at_once: bool = False) -> None:

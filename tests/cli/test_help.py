@@ -26,6 +26,14 @@ def test_sppe_without_command_prints_examples(sppe) -> None:
     assert "sppe run flow.py --resume" in done.stdout
 
 
+def test_examples_have_one_indent(sppe) -> None:
+    done = sppe.run("--")
+
+    examples = re.search(r"Examples:\n(.+?)\n\n", done.stdout, re.DOTALL)
+    assert examples
+    assert {re.match(" *", line)[0] for line in examples[1].splitlines()} == {" " * 4}
+
+
 def test_run_help_lists_options_in_groups(sppe) -> None:
     done = sppe.run("--", "run", "--help")
 

@@ -16,7 +16,9 @@ from airflow_provider_sewer.execution.run_record import RunRecorder, TaskRecord,
 from airflow_provider_sewer.execution.usage import TaskUsage
 
 RECORD = Path(__file__).parents[1] / "records" / "1" / "run.jsonl"
-USAGE = TaskUsage({"elapsed": 5.0, "cpu": 2.5, "max_rss": 1048576.0}, {"cpus": 4.0, "mem_gb": 8.0}, "4711", "/runs/1")
+USAGE = TaskUsage(
+    {"elapsed": 5.0, "cpu": 2.5, "max_rss": 1048576.0}, {"cpus": 4.0, "mem_gb": 8.0}, "4711", "w.a-1", "/runs/1"
+)
 
 
 @pytest.fixture

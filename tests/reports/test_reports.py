@@ -20,6 +20,7 @@ JOB = TaskUsage(
     {"elapsed": 600.0, "cpu": 600.0, "max_rss": 2.1 * GIGABYTE},
     {"cpus": 8.0, "mem_gb": 16.0, "timeout_min": 240.0},
     "4711",
+    "w.train-1",
     "/runs/1",
 )
 TASKS = (
@@ -64,7 +65,7 @@ def test_page_shows_states_times_requests_and_advice() -> None:
     text = Elements(report_page(run_of(*TASKS), "/p")).text
     for part in (
         "1 failed", "1 upstream failed", "1 succeeded", "1 up to date", "took 11 min 40 s", "1 min 0 s",
-        "10 min 0 s", "16 GB", "2.10 GB", "mem_gb=16 requested, 2.1 used", "cpus_per_task=8 requested, 1.0 used",
+        "10 min 0 s", "16 GB", "2.10 GB", "mem_gb=16 requested, 2.10 used", "cpus_per_task=8 requested, 1.0 used",
         "timeout_min=240 requested, 10.0 used", "exit code 1",
     ):  # fmt: skip
         assert part in text

@@ -68,6 +68,16 @@ def test_text_prints_snippets_for_workflow_file_and_overrides() -> None:
     assert "        'a': {'slurm': {'mem_gb': 3, 'timeout_min': 90, 'cpus_per_task': 2}}," in text
 
 
+def test_text_explains_usage_that_was_not_measured() -> None:
+    usage = TaskUsage({"elapsed": 3600.0, "cpu": 7200.0}, REQUEST, "1")
+    task = TaskRecord("a", "m", [], "log", TaskState.SUCCEEDED, usage=usage)
+
+    text = usage_text(summarize([run_of(task)]))
+
+    assert "? of 16" in text
+    assert "?: not measured" in text
+
+
 def test_tsv_has_all_columns() -> None:
     (row,) = csv.DictReader(usage_tsv(summarize([run_of(job("a", 2.1))])).splitlines(), delimiter="\t")
     assert tuple(row) == COLUMNS
