@@ -118,7 +118,7 @@ def test_usage_of_slurm_jobs_suggests_smaller_requests(on_slurm) -> None:
 @pytest.mark.slurm
 def test_report_usage_of_jobs_is_that_of_one_sacct_call(sppe, slurm_accounting, lifeline) -> None:
     runs = OnSlurm(sppe, slurm_accounting, lifeline)
-    runs.flow(**dict.fromkeys(("one", "two", "three"), "# slurm={'mem_gb': 1}\nsum(range(20_000_000))"))
+    runs.flow(**dict.fromkeys(("one", "two", "three"), "# slurm={'mem_gb': 1}\ntime.sleep(2)"))
     assert runs.run().code == 0
     calls = sppe.folder / "calls"
     (sppe.folder / "bin").mkdir()
