@@ -245,7 +245,7 @@ class Submission:
 
     def _until_text(self) -> str:
         if self._most_seconds is None:
-            return "without a limit (max_pending_time is not set)"
+            return "without a limit (set max_pending_time to have one)"
         return f"until {clock(self._began + self._most_seconds)} (max_pending_time)"
 
     # -- Waiting -------------------------------------------------------------------------------------------------------

@@ -341,7 +341,7 @@ def test_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
     blocking = fill_queue(slurm)
     run = jobs.follow(jobs.plan("say('done')"), patience=3)
     run.expect_said(
-        "Not submitted yet, trying again without a limit (max_pending_time is not set)", "sleeping and retrying"
+        "Not submitted yet, trying again without a limit (set max_pending_time to have one)", "sleeping and retrying"
     )
     slurm.command("scancel", blocking)
     assert run.succeeds() == "done"
