@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from datetime import datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from drill.faults import FINAL, STREAMS, TaskSeen
 from drill.project import DAG_IDS
+from tests.airflow.rest import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,8 +93,19 @@ def _seen(stage: Stage, project: Project, instance: dict[str, Any]) -> TaskSeen:
             logged[line.stream].append(line.entry["event"])
     result = None
     if instance["state"] == "success":
-        result = stage.airflow.xcom(*place[:3], map_index=place[3])
+        with _suppress_missing():
+            result = stage.airflow.xcom(*place[:3], map_index=place[3])
     return TaskSeen(key, instance["state"], instance["try_number"], result, logged, project.has_product(key))
+
+
+@contextmanager
+def _suppress_missing() -> Iterator[None]:
+    """Suppress the error for an XCom that does not exist; the task counts as a success without a result then."""
+    try:
+        yield
+    except Refused as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
 
 
 def _instances(stage: Stage) -> list[dict[str, Any]]:
