@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -58,9 +59,10 @@ def test_example_models_are_trained_on_slurm(stack, runs):
     """Each by one job, with the CPUs that its task asks for; all can read the jobs' files."""
     dag_id = "sewer_cluster"
     stack.until(lambda: stack.run_state(dag_id, runs[dag_id]) == "success", f"the end of {dag_id}")
-    format_of_lines = "--format=JobName%60,AllocCPUS,State"
-    lines = stack.command("sacct", "-anPX", "-S", "now-1days", format_of_lines).splitlines()
-    seen = sorted(line.split("|") for line in lines if line.startswith(f"{dag_id}."))
+    lines = stack.command("sacct", "-anPX", "-S", "now-1days", "--format=JobName,AllocCPUS,State,WorkDir").splitlines()
+    folder = re.sub(r"[^\w.+-]", "_", runs[dag_id])
+    rows = sorted(line.split("|") for line in lines if line.startswith(f"{dag_id}.") and folder in line)
+    seen = [row[:3] for row in rows]
     assert [(name.rpartition("-")[0], cpus, state) for name, cpus, state in seen] == [
         (f"{dag_id}.digits.train_forest", "2", "COMPLETED"),
         (f"{dag_id}.digits.train_svc", "1", "COMPLETED"),
