@@ -255,7 +255,8 @@ def test_hanging_sacct_is_killed_and_queried_after_pause(slurm_accounting, talk_
     assert any("sacct timed out after 1 s" in line for run in runs for line in run.said)
     began = [float(line) for line in times.read_text().splitlines()]
     pauses = [later - earlier - 1 for earlier, later in itertools.pairwise(began[:4])]
-    assert all(pause >= at_least for pause, at_least in zip(pauses, (0.7, 1.4, 2.8), strict=True)), pauses
+    # Less the time that one sacct took more than the next from its start to its first command.
+    assert all(pause > 0.9 * least for pause, least in zip(pauses, (0.7, 1.4, 2.8), strict=True)), pauses
 
 
 # -- Refusals and limits -----------------------------------------------------------------------------------------------
