@@ -32,7 +32,7 @@ def to_tree(workflow: Workflow) -> str:
     column = max((width for width in (_width(left) for left, _ in rows) if width <= WIDEST), default=0)
     header = [workflow.name, *inspect.cleandoc(workflow.doc).splitlines()]
     lines = [left + " " * (max(column - _width(left), 0) + 2) + right for left, right in rows]
-    return "".join(f"{line}\n" for line in [*map(_on_a_line, header), "", *lines])
+    return "".join(f"{line}\n" for line in [*map(printable, header), "", *lines])
 
 
 def to_mermaid(workflow: Workflow) -> str:
@@ -81,10 +81,10 @@ def _downstream(workflow: Workflow) -> dict[str, list[str]]:
 def _description(workflow: Workflow, name: str, parent: str) -> str:
     others = [up for up in workflow.upstream[name] if up != parent]
     also = "also after" if parent else "after"
-    return _on_a_line(workflow.tasks[name].target) + (f"  ({also} {', '.join(others)})" if others else "")
+    return printable(workflow.tasks[name].target) + (f"  ({also} {', '.join(others)})" if others else "")
 
 
-def _on_a_line(text: str) -> str:
+def printable(text: str) -> str:
     """Return text with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

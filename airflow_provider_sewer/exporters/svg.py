@@ -8,6 +8,7 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_sewer.exporters.diagram import printable
 from airflow_provider_sewer.exporters.graph_layout import CELL, CELLS_PER_ROW, TITLE, layout
 
 if TYPE_CHECKING:
@@ -163,10 +164,3 @@ def _shortened(text: str, columns: int) -> str:
 
 def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def printable(text: str) -> str:
-    """Return a text whose control characters and lone surrogates, which XML does not allow, are escaped."""
-    return "".join(
-        c if c.isprintable() or c == " " else c.encode("unicode_escape", "backslashreplace").decode() for c in text
-    )

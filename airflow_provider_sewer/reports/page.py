@@ -13,7 +13,8 @@ import pendulum
 
 from airflow_provider_sewer.core.trusted_files import open_own
 from airflow_provider_sewer.execution.events import TaskState, duration_text
-from airflow_provider_sewer.exporters.svg import PAGE, STYLE, TaskMark, graph_svg, printable
+from airflow_provider_sewer.exporters.diagram import printable
+from airflow_provider_sewer.exporters.svg import PAGE, STYLE, TaskMark, graph_svg
 from airflow_provider_sewer.reports.advice import GIGABYTE, advice_for
 from airflow_provider_sewer.reports.states import SHOWN, UNKNOWN, shown_state
 

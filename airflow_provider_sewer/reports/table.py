@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from airflow_provider_sewer.exporters.diagram import printable
 from airflow_provider_sewer.reports.advice import GIGABYTE, advice_for
 from airflow_provider_sewer.reports.states import shown_state
 
@@ -65,4 +66,4 @@ def _moment(seconds: float | None) -> str | None:
 
 def _cell(value: Any) -> str:
     text = "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return printable(text)

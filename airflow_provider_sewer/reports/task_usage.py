@@ -9,6 +9,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.exporters.diagram import printable
 from airflow_provider_sewer.reports.advice import GIGABYTE, busy_cpus
 
 if TYPE_CHECKING:
@@ -165,4 +166,4 @@ def _values(summary: TaskSummary) -> list[object]:
 
 def _cell(value: object) -> str:
     text = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return printable(text)
