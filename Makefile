@@ -63,10 +63,10 @@ walk: python ## print the functions that a parameter and a product path pass in 
 	@exec $(bin)/python .dev/walk.py
 
 up: python ## start docker-compose.yaml: Airflow and a Slurm cluster in containers
-	@exec "$(PYTHON)" .dev/containers.py up
+	@exec "$(PYTHON)" .dev/docker_compose.py up
 
 down: python ## remove these containers; their volumes remain
-	@exec "$(PYTHON)" .dev/containers.py down
+	@exec "$(PYTHON)" .dev/docker_compose.py down
 
 check: python ## check style, formatting, types and import layers
 	@$(environments) airflow-test

@@ -14,7 +14,7 @@ from airflow_provider_sewer.core import errors, formats
 from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.core.formats import Format
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
-from airflow_provider_sewer.operators import paths, xcom
+from airflow_provider_sewer.operators import paths, upstream_runs
 from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.triggers.path import PathTrigger
@@ -67,7 +67,7 @@ IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
     ),
     "run_xcom": (
         formats.RUN,
-        lambda fields: xcom.pull_upstream_runs(["raw"], Instance(fields), is_in_instances=False),
+        lambda fields: upstream_runs.pull_upstream_runs(["raw"], Instance(fields), is_in_instances=False),
     ),
     "stored_job": (
         formats.STORED_JOB,
@@ -77,7 +77,7 @@ IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
 READ = {
     "job_event": in_airflow("job_event"),
     "path_event": None,
-    "run_xcom": xcom.UpstreamRuns([], {"raw": "7-8"}),
+    "run_xcom": upstream_runs.UpstreamRuns([], {"raw": "7-8"}),
     "stored_job": f"Slurm job 4711 ({NAME})",
 }
 

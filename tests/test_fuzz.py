@@ -26,8 +26,8 @@ from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.slurm.attempts import Attempts, TaskInstance
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_spec import load_task
+from airflow_provider_sewer.slurm.job_usage import usage_of
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_line_between
-from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -37,7 +37,7 @@ def test_make_up_without_container_engine_prints_missing_part(tmp_path, docker, 
         (tmp_path / "docker").chmod(0o755)
     had_secrets = (ROOT / ".env").exists()
     done = subprocess.run(
-        [sys.executable, ROOT / ".dev" / "containers.py", "up"],
+        [sys.executable, ROOT / ".dev" / "docker_compose.py", "up"],
         env={"PATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sewer.core.formats import FAILED_FILES
 from airflow_provider_sewer.core.paths import FAILED, OWN_FOLDER, sibling_path
 from airflow_provider_sewer.core.trusted_files import open_own_to_write, parse_json, read_own
-from airflow_provider_sewer.execution.product_files import exists, remove
+from airflow_provider_sewer.execution.product_moves import exists, remove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

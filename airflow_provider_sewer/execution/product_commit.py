@@ -17,7 +17,7 @@ from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.fingerprints import Fingerprint, fingerprint_of
 from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, path_for_module
 from airflow_provider_sewer.execution.failed_products import remove_failed
-from airflow_provider_sewer.execution.product_files import exists, file_names_in, owner_of, remove, replace, replace_all
+from airflow_provider_sewer.execution.product_moves import exists, file_names_in, owner_of, remove, replace, replace_all
 from airflow_provider_sewer.execution.product_records import (
     mark_incomplete,
     products_in,

@@ -20,7 +20,7 @@ from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, absolute_path
 from airflow_provider_sewer.core.trusted_files import check_own_folder, make_own_folders
 from airflow_provider_sewer.execution.failed_products import keep_failed
 from airflow_provider_sewer.execution.product_commit import ProductCommit, StagedProduct, StagingFolder, staging_folders
-from airflow_provider_sewer.execution.product_files import remove
+from airflow_provider_sewer.execution.product_moves import remove
 from airflow_provider_sewer.execution.product_records import (
     mark_incomplete,
     own_folder,

@@ -19,7 +19,7 @@ from airflow_provider_sewer.core.validation import check_limits
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices
-from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.execution.module_runner import GRACE, RunEnvironment
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
 from airflow_provider_sewer.execution.plan import (

@@ -30,14 +30,14 @@ from airflow_provider_sewer.operators.dag_test_signals import interruptible
 from airflow_provider_sewer.operators.field_checks import check_fields, check_list, check_mapping, known, seconds
 from airflow_provider_sewer.operators.openlineage import lineage_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
+from airflow_provider_sewer.operators.result_checks import check_for_mapping, check_xcom_value
 from airflow_provider_sewer.operators.secret_fields import hide_secrets, reveal_secrets
 from airflow_provider_sewer.operators.secret_warnings import HidingPartial, warn_of_secrets
 from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.template_fields import TemplateFields
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
+from airflow_provider_sewer.operators.upstream_runs import pull_upstream_runs, push_run_info
 from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
-from airflow_provider_sewer.operators.xcom import pull_upstream_runs, push_run_info
-from airflow_provider_sewer.operators.xcom_values import check_for_mapping, check_xcom_value
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage

@@ -28,7 +28,7 @@ from airflow_provider_sewer.core.formats import STORED_JOB
 from airflow_provider_sewer.core.serialization import slurm_to_data
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
-from airflow_provider_sewer.execution.log_lines import line_logger
+from airflow_provider_sewer.execution.job_messages import line_logger
 from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
 from airflow_provider_sewer.links.slurm import SlurmJobLink
@@ -37,7 +37,7 @@ from airflow_provider_sewer.operators.field_checks import seconds
 from airflow_provider_sewer.operators.module import PythonModuleOperator, failing_at_once, folder_of, hook_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.operators.supervisor import supervisor
-from airflow_provider_sewer.operators.xcom import push_run_info
+from airflow_provider_sewer.operators.upstream_runs import push_run_info
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.cancellation import TIMEOUT_BEFORE_KILL, cancel_job
 from airflow_provider_sewer.slurm.job import Job, PendingJob
@@ -47,8 +47,8 @@ from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set
 from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.job_usage import usage_of
 from airflow_provider_sewer.slurm.run_dir import checked_run_dir
-from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context

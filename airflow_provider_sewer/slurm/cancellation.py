@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
-from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.execution.thread_slots import Slots
 from airflow_provider_sewer.slurm.arrays.registration import elements_of, withdraw
 from airflow_provider_sewer.slurm.backend import JobRef, SlurmUnreachable

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import UnreadableRecord
-from airflow_provider_sewer.execution.log_lines import WarningLine, clock
+from airflow_provider_sewer.execution.job_messages import WarningLine, clock
 from airflow_provider_sewer.slurm.backend import MISSING_ARRAY_TASK, UNKNOWN_JOB, JobStatus
 from airflow_provider_sewer.slurm.cancellation import RepeatedCancellation, cancel_job
 from airflow_provider_sewer.slurm.job_result import NOT_ITS_TURN, JobResultFactory

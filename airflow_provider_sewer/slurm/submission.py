@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable, UnreadableRecord
-from airflow_provider_sewer.execution.log_lines import WarningLine, clock
+from airflow_provider_sewer.execution.job_messages import WarningLine, clock
 from airflow_provider_sewer.execution.thread_slots import Slots
 from airflow_provider_sewer.slurm.accounting import AccountingQueue
 from airflow_provider_sewer.slurm.backend import CommandNotFound, JobBackend, SlurmUnreachable, SubmissionRetryable

@@ -13,8 +13,8 @@ from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError, SlurmSubmissionRejected, UnreadableRecord
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
+from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.execution.job_order import RunIdentity
-from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.execution.module_runner import GRACE
 from airflow_provider_sewer.execution.preflight import reject_template
 from airflow_provider_sewer.execution.usage import TaskUsage
@@ -23,8 +23,8 @@ from airflow_provider_sewer.slurm.client import require_slurm
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set, checked_variables
 from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.job_usage import usage_of
 from airflow_provider_sewer.slurm.request import request_of
-from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -14,7 +14,7 @@ from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task_fields import checked_run_on
 from airflow_provider_sewer.operators.secret_warnings import warn_of_secret
-from airflow_provider_sewer.task_group.validation import split_operator_kwargs
+from airflow_provider_sewer.task_group.argument_checks import split_operator_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

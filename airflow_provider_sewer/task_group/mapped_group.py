@@ -12,7 +12,7 @@ from airflow_provider_sewer.core.size_limits import MAX_ITEMS
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.operators.secret_warnings import warn_of_secret
 from airflow_provider_sewer.operators.xcom_references import is_reference
-from airflow_provider_sewer.task_group.validation import check_arguments
+from airflow_provider_sewer.task_group.argument_checks import check_arguments
 
 if TYPE_CHECKING:
     import os

@@ -10,7 +10,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import Tasks
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.task_fields import FIELDS, checked_run_on
-from airflow_provider_sewer.task_group.validation import TASK_FIELDS, has_string_keys, split_operator_kwargs
+from airflow_provider_sewer.task_group.argument_checks import TASK_FIELDS, has_string_keys, split_operator_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

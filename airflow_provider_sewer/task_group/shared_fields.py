@@ -14,8 +14,8 @@ from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.slurm_settings import UNSET as UNSET_SLURM
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.task_group.argument_checks import check_operator_kwargs, split_operator_kwargs
 from airflow_provider_sewer.task_group.dag_values import reject_runtime_values
-from airflow_provider_sewer.task_group.validation import check_operator_kwargs, split_operator_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

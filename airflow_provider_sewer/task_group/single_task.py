@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.task_group.argument_checks import check_arguments
 from airflow_provider_sewer.task_group.dag_values import DagValues
 from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
 from airflow_provider_sewer.task_group.operators import make_operator
 from airflow_provider_sewer.task_group.shared_fields import SharedFields
 from airflow_provider_sewer.task_group.subgroups import identifier
-from airflow_provider_sewer.task_group.validation import check_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

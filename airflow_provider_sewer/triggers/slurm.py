@@ -17,7 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_sewer.core.errors import SewerError, SlurmCancelled
 from airflow_provider_sewer.core.formats import JOB_TRIGGER, VERSION_KEY
 from airflow_provider_sewer.core.serialization import slurm_of_data
-from airflow_provider_sewer.execution.log_lines import line_logger
+from airflow_provider_sewer.execution.job_messages import line_logger
 from airflow_provider_sewer.execution.supervisor_sockets import SupervisorSockets
 from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.hooks.task_state import UserRequest, read_task_state

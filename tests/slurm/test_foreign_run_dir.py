@@ -26,11 +26,11 @@ from airflow_provider_sewer.slurm.job_result import JobResultFactory
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import ArrayScript, runs_srun
 from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.job_usage import read_usage
 from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_lines
 from airflow_provider_sewer.slurm.monitor import JobMonitor, WaitPolicy
 from airflow_provider_sewer.slurm.states import ENDED
-from airflow_provider_sewer.slurm.usage import read_usage
 from tests.slurm.script_jobs import WAIT, wait_until
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import pytest
 from airflow_provider_sewer.core.environment import ATTEMPT_ID
 from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.job_usage import read_usage
 from airflow_provider_sewer.slurm.run_dir import job_directories_of
-from airflow_provider_sewer.slurm.usage import read_usage
 from tests.slurm.script_jobs import DEAF_TREE, WAIT, wait_until
 
 if TYPE_CHECKING:

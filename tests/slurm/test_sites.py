@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmSubmissionRejected
-from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.slurm.backend import JobRef
 from airflow_provider_sewer.slurm.client import SlurmClient
 from tests.slurm.conftest import Jobs

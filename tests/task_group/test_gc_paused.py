@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from airflow_provider_sewer.task_group.factory import gc_paused
+from airflow_provider_sewer.task_group.sewer_task_group import gc_paused
 
 
 def test_gc_paused_enables_collection_afterwards() -> None:

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmError, SlurmSubmissionRejected, UnreadableRecord
-from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.slurm.arrays.lease import Lease
 from airflow_provider_sewer.slurm.attempts import Attempt
 from airflow_provider_sewer.slurm.cancellation import cancel_jobs, cancel_submission

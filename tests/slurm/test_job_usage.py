@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
-from airflow_provider_sewer.slurm.usage import usage_of
+from airflow_provider_sewer.slurm.job_usage import usage_of
 from tests.slurm.script_jobs import WAIT, wait_until
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings, re
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.validation import is_template
 from airflow_provider_sewer.loaders.workflow_files import load_workflow
+from airflow_provider_sewer.task_group.argument_checks import check_default_args
 from airflow_provider_sewer.task_group.builder import expand
 from airflow_provider_sewer.task_group.dag_values import DagValues, is_mapped
 from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
@@ -22,7 +23,6 @@ from airflow_provider_sewer.task_group.overrides import (
     reject_partly_overridden_mapped_tasks,
 )
 from airflow_provider_sewer.task_group.subgroups import identifier
-from airflow_provider_sewer.task_group.validation import check_default_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
