@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
             "slurm",
             [
                 "slurm/test_outages.py",  # by a fixture of a fixture
-                "slurm/test_usage.py::test_max_rss_sums_all_processes_of_job[cluster_jobs]",  # by a parameter
+                "slurm/test_job_usage.py::test_max_rss_sums_all_processes_of_job[cluster_jobs]",  # by a parameter
             ],
         ),
         ("containers", ["containers/test_kills.py"]),
