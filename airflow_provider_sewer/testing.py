@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.execution.log_observers import PrefixedLines
+from airflow_provider_sewer.execution.prefixed_lines import PrefixedLines
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 from airflow_provider_sewer.loaders.workflow_files import load_workflow
 

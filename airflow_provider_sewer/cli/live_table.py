@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_sewer.execution.events import Outcome, TaskState, duration_text
+from airflow_provider_sewer.execution.durations import duration_text
+from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.output import printable
 
 if TYPE_CHECKING:

@@ -16,11 +16,14 @@ from airflow_provider_sewer.core.environment import OFTEN_EXPECTED, PART_OF_MACH
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
 from airflow_provider_sewer.core.trusted_files import make_private_folders
 from airflow_provider_sewer.core.validation import check_limits
-from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState, duration_text
+from airflow_provider_sewer.execution.durations import duration_text
+from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState
 from airflow_provider_sewer.execution.interpreter import locate_interpreter
 from airflow_provider_sewer.execution.job_order import RunIdentity
-from airflow_provider_sewer.execution.log_observers import LogFiles, PrefixedLines, RecordedOutcomes, file_names
+from airflow_provider_sewer.execution.log_files import LogFiles, file_names
+from airflow_provider_sewer.execution.outcome_recorder import RecordedOutcomes
 from airflow_provider_sewer.execution.plan import Plan, Selection, make_plan, require_results, select_tasks
+from airflow_provider_sewer.execution.prefixed_lines import PrefixedLines
 from airflow_provider_sewer.execution.preflight import resolve_settings
 from airflow_provider_sewer.execution.run_record import RunRecorder
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state, records_since, state_path

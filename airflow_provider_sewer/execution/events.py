@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.output import Stream
 
 
-_MINUTE = 60
-
-
 class TaskState(enum.Enum):
     """State of a task in a run."""
 
@@ -36,16 +33,6 @@ class TaskState(enum.Enum):
         return self in (TaskState.SUCCEEDED, TaskState.UP_TO_DATE, TaskState.RESUMED)
 
 
-def duration_text(seconds: float) -> str:
-    """Return a duration for a reader, such as ``12.3 s``, ``5 min 3 s`` or ``2 h 5 min``; empty for 0."""
-    if not seconds:
-        return ""
-    if round(seconds, 1) < _MINUTE:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), _MINUTE)
-    return f"{minutes} min {rest} s" if minutes < _MINUTE else f"{minutes // _MINUTE} h {minutes % _MINUTE} min"
-
-
 class Outcome(NamedTuple):
     """How a task ended.
 
@@ -61,6 +48,13 @@ class Outcome(NamedTuple):
     result: Any = None
     reason: str = ""
     usage: TaskUsage = NO_USAGE
+
+    def text(self, duration: str) -> str:
+        """Return it for a reader, such as ``succeeded after 12.3 s``.
+
+        :param duration: its duration; empty if it did not run.
+        """
+        return f"{self.state.value} after {duration}" if duration else self.state.value
 
 
 class Observer(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sewer.core.errors import WorkflowFailed
 from airflow_provider_sewer.core.workflow import Workflow
 from airflow_provider_sewer.execution.import_guard import refuse_during_import
-from airflow_provider_sewer.execution.log_observers import PrefixedLines
+from airflow_provider_sewer.execution.prefixed_lines import PrefixedLines
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 if TYPE_CHECKING:

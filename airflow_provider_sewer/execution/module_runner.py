@@ -26,7 +26,7 @@ from airflow_provider_sewer.execution.activation import activated
 from airflow_provider_sewer.execution.interpreter import check_workdir, known_interpreter, missing_modules
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
 from airflow_provider_sewer.execution.output import Masker, Sink, Stream, Tail
-from airflow_provider_sewer.execution.process import Process
+from airflow_provider_sewer.execution.process import GRACE, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.execution.process import Exit
 
-#: Default seconds between SIGTERM and SIGKILL. Airflow itself kills a worker 5 s after it has asked it to stop.
-GRACE = 4.0
 
 _LARGEST_RESULT = 16 * 1024 * 1024
 #: Numbers that distinguish the files of runs in one folder.

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.execution.process_tree import TreeTerminator
 
+#: Default seconds between SIGTERM and SIGKILL. Airflow itself kills a worker 5 s after it has asked it to stop.
+GRACE = 4.0
+
 _PAUSE = 0.05
 
 

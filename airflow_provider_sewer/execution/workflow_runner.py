@@ -20,7 +20,7 @@ from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices
 from airflow_provider_sewer.execution.job_messages import WarningLine
-from airflow_provider_sewer.execution.module_runner import GRACE, RunEnvironment
+from airflow_provider_sewer.execution.module_runner import RunEnvironment
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
 from airflow_provider_sewer.execution.plan import (
     Plan,
@@ -31,7 +31,7 @@ from airflow_provider_sewer.execution.plan import (
     upstream_by_value,
 )
 from airflow_provider_sewer.execution.preflight import check_interpreters, reject_templates, resolve_settings
-from airflow_provider_sewer.execution.process import LONGEST_WAIT, Process
+from airflow_provider_sewer.execution.process import GRACE, LONGEST_WAIT, Process
 from airflow_provider_sewer.execution.scheduler import Scheduler
 from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.execution.temporary_products import TemporaryProducts

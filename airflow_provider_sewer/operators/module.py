@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -21,7 +20,8 @@ from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.validation import is_template
-from airflow_provider_sewer.execution.module_runner import GRACE, ModuleResult, RunEnvironment
+from airflow_provider_sewer.execution.module_runner import ModuleResult, RunEnvironment
+from airflow_provider_sewer.execution.process import GRACE
 from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
@@ -40,6 +40,8 @@ from airflow_provider_sewer.operators.upstream_runs import pull_upstream_runs, p
 from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
     from airflow.sdk.definitions.mappedoperator import OperatorPartial

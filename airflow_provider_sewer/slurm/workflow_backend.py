@@ -15,8 +15,8 @@ from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
 from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.execution.job_order import RunIdentity
-from airflow_provider_sewer.execution.module_runner import GRACE
 from airflow_provider_sewer.execution.preflight import reject_template
+from airflow_provider_sewer.execution.process import GRACE
 from airflow_provider_sewer.execution.usage import TaskUsage
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.client import require_slurm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_sewer.execution.events import duration_text
+from airflow_provider_sewer.execution.durations import duration_text
 
 GREEN = b"\x1b[32m"
 

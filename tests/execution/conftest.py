@@ -15,8 +15,9 @@ import pytest
 
 from airflow_provider_sewer.core.call import module_call
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.execution.module_runner import GRACE, ModuleResult, ModuleRunner, RunEnvironment
+from airflow_provider_sewer.execution.module_runner import ModuleResult, ModuleRunner, RunEnvironment
 from airflow_provider_sewer.execution.output import Stream
+from airflow_provider_sewer.execution.process import GRACE
 from tests.execution.workflow_helpers import Plan, Witness
 from tests.process_fixtures import (
     background,

@@ -1,123 +1,30 @@
-"""Observers of a run: lines with the task's name as prefix, and a log file for each task."""
+"""Observer of a run that writes a log file for each task, and the names of these files."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import re
-import sys
 import threading
 import unicodedata
-from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from airflow_provider_sewer.core.errors import SewerError, StateError
+from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.trusted_files import make_folder, open_own_to_write
-from airflow_provider_sewer.execution.events import Outcome, TaskState, duration_text
-from airflow_provider_sewer.execution.output import Stream, printable
+from airflow_provider_sewer.execution.events import Outcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from airflow_provider_sewer.core.staleness import Decision
     from airflow_provider_sewer.core.task import Task
-    from airflow_provider_sewer.execution.state_file import StateFile
-
-
-class RecordedOutcomes:
-    """Observer that records the states of tasks in the state file, for ``sppe status``.
-
-    :param state: the state file. A record that it cannot take is left out.
-    """
-
-    def __init__(self, state: StateFile) -> None:
-        self._state = state
-
-    def on_decision(self, _task: Task, _decision: Decision) -> None:
-        """Do nothing: the log file has it."""
-
-    def on_start(self, task: Task, _command_line: str, _workdir: str | None) -> None:
-        """Record that the task runs."""
-        with suppress(StateError):
-            self._state.record_start(task.name)
-
-    def on_job_event(self, _task: Task, _line: str) -> None:
-        """Do nothing, as for decisions."""
-
-    def on_output(self, _task: Task, _stream: Stream, _pieces: Sequence[str]) -> None:
-        """Do nothing, as for decisions."""
-
-    def on_end(self, task: Task, outcome: Outcome) -> None:
-        """Record how the task ended."""
-        with suppress(StateError):
-            self._state.record_outcome(task.name, outcome.state.value, outcome.seconds, outcome.reason)
+    from airflow_provider_sewer.execution.output import Stream
 
 
 _NAME_BYTES = 150
 #: Maximum number of open log files, independent of the number of tasks.
 _MOST_OPEN = 16
-
-
-class PrefixedLines:
-    """Observer that prefixes each line of output with its task's name: stdout to stdout, stderr to stderr.
-
-    :param has_workdirs: also write the working directory of each task.
-    """
-
-    def __init__(self, *, has_workdirs: bool = False) -> None:
-        self._has_workdirs = has_workdirs
-        self._lock = threading.Lock()
-        self._unfinished: set[tuple[str, Stream]] = set()
-
-    def on_decision(self, task: Task, decision: Decision) -> None:
-        """Write the reason why it runs."""
-        self._write(sys.stderr, task, [f"running: {decision.reason}"])
-
-    def on_start(self, task: Task, command_line: str, workdir: str | None) -> None:
-        """Write its command line."""
-        folder = [f"in {workdir or os.getcwd()}"] if self._has_workdirs else []
-        self._write(sys.stderr, task, [f"$ {command_line}", *folder])
-
-    def on_job_event(self, task: Task, line: str) -> None:
-        """Write the line about its job."""
-        self._write(sys.stderr, task, [line])
-
-    def on_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
-        """Write its lines; pieces of lines become separate lines."""
-        is_end_only = pieces[0] == "\n" and (task.name, stream) in self._unfinished
-        is_finished = pieces[-1].endswith("\n")
-        (self._unfinished.discard if is_finished else self._unfinished.add)((task.name, stream))
-        self._write(sys.stdout if stream is Stream.STDOUT else sys.stderr, task, pieces[is_end_only:])
-
-    def on_end(self, task: Task, outcome: Outcome) -> None:
-        """Write its outcome."""
-        result = _ended(outcome, duration_text(outcome.seconds))
-        if outcome.state is not TaskState.SUCCEEDED and outcome.reason:
-            result += f": {outcome.reason.splitlines()[0]}"
-        self._write(sys.stderr, task, [result])
-
-    def _write(self, target: TextIO, task: Task, lines: Iterable[str]) -> None:
-        is_terminal = target.isatty()
-        shown = map(_as_redrawn, lines) if is_terminal else lines
-        text = "".join(f"[{task.name}] {line.removesuffix(chr(10))}\n" for line in shown)
-        if is_terminal:
-            text = printable(text)
-        encoding = target.encoding or "utf-8"
-        with self._lock:
-            # A character that this terminal or file cannot encode is escaped, so that it does not fail the task.
-            target.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            target.flush()
-
-
-def _ended(outcome: Outcome, duration: str) -> str:
-    return f"{outcome.state.value} after {duration}" if duration else outcome.state.value
-
-
-def _as_redrawn(line: str) -> str:
-    """Return the visible part of a redrawn line on a terminal."""
-    text = line.rstrip("\r\n")
-    return text.rpartition("\r")[2] + line.removeprefix(text)
 
 
 class LogFiles:
@@ -161,7 +68,7 @@ class LogFiles:
     def on_end(self, task: Task, outcome: Outcome) -> None:
         """Write its outcome and close the file."""
         if task.name in self._unfinished or outcome.state is TaskState.UP_TO_DATE:
-            result = _ended(outcome, f"{outcome.seconds:.3f} s" if outcome.seconds else "") + "\n"
+            result = outcome.text(f"{outcome.seconds:.3f} s" if outcome.seconds else "") + "\n"
             with self._lock:
                 self._log(task, *(f"{line}\n" for line in outcome.reason.splitlines()), result)
                 try:
