@@ -58,7 +58,7 @@ drill: python ## kill and stop processes of Airflow and Slurm for 10 minutes, an
 	@$(environments) airflow-test
 	@cd .dev && exec ../$(bin)/python -m drill $(ARGS)
 
-walk: python ## print the functions that a parameter and a product path pass in one Slurm task, for short ways in the code
+walk: python ## print the functions that a parameter, a job id and a product path pass in one Slurm task, for short ways in the code
 	@$(environments) airflow-test
 	@exec $(bin)/python .dev/walk.py
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import FrameType
 
-#: Value of the parameter, from the start of the run on; and of the product, from the DAG file on.
-PARAMETER, PRODUCT = "walk-7531-value", "walk-7531.txt"
+#: Value of the parameter and beginning of the job's id, from the start of the run on; product, from the DAG file on.
+PARAMETER, JOB_ID, PRODUCT = "walk-7531-value", "local-", "walk-7531.txt"
 #: Levels of items and attributes that are searched.
 DEPTH = 3
 #: It runs for some seconds, so that the task is deferred.
@@ -74,13 +74,14 @@ def main() -> None:
     os.environ |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "XDG_CACHE_HOME": str(home)}
     try:
         follow("parameter", PARAMETER, home)
+        follow("job_id", JOB_ID, home)
         follow("product", PRODUCT, home)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
 def follow(name: str, value: str, home: Path) -> None:
-    """Run the task and print the walk of its parameter or of the path of its product."""
+    """Run the task and print the walk of its parameter, of the id of its job or of the path of its product."""
     # Imported here: Airflow reads its home when it is imported.
     from airflow.sdk import DAG
     from airflow.utils.db import initdb
@@ -97,7 +98,7 @@ def follow(name: str, value: str, home: Path) -> None:
     with DAG(f"walk_{name}", schedule=None) as dag:
         SlurmModuleOperator(
             task_id="job", module="walk_module", python=sys.executable, env={"PYTHONPATH": str(home)},
-            parameters_and_flags={"n": value} if name == "parameter" else {"out": Product(value)}, workdir=str(home),
+            parameters_and_flags={"out": Product(value)} if name == "product" else {"n": PARAMETER}, workdir=str(home),
             cluster="local", deferrable=True, run_dir=str(home / "runs"), poll_interval=0.5, max_poll_interval=1,
         )  # fmt: skip
     walk.is_on = False
