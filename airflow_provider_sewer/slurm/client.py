@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from airflow_provider_sewer.core.errors import SlurmSubmissionRejected, SlurmUnavailable
 from airflow_provider_sewer.slurm import parsing
 from airflow_provider_sewer.slurm.accounting import AccountingQueue
+from airflow_provider_sewer.slurm.arrays.array_limits import ArrayLimits, read_array_limits
 from airflow_provider_sewer.slurm.backend import (
     MISSING_ARRAY_TASK,
     UNKNOWN_JOB,
@@ -84,7 +85,7 @@ class SlurmClient:
         self._has_accounting = True
         self._queries: dict[JobRef, _AccountingQuery] = {}
         self._missing: frozenset[JobRef] = frozenset()
-        self._largest_array: tuple[int, int] | None = None
+        self._array_limits: ArrayLimits | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -208,19 +209,17 @@ class SlurmClient:
         except SlurmUnreachable:
             return None
 
-    def largest_array(self) -> tuple[int, int]:
-        """Return the upper bound of the numbers of an array's elements, and the largest number of elements.
-
-        Both are 0 where there are no arrays, or no such limit.
+    def array_limits(self) -> ArrayLimits:
+        """Return the limits of the cluster's job arrays, which are queried once.
 
         :raises SlurmUnreachable: when the controller does not answer.
         """
-        if self._largest_array is None:
+        if self._array_limits is None:
             done = self._run("scontrol", "show", "config")
             if done.returncode:
                 raise SlurmUnreachable(f"scontrol exited with {done.returncode}: {parsing.one_line(done.stderr)}")
-            self._largest_array = _read(parsing.array_limits, done.stdout)
-        return self._largest_array
+            self._array_limits = _read(read_array_limits, done.stdout)
+        return self._array_limits
 
     def _accounted(self, forgotten: Collection[JobRef]) -> dict[JobRef, JobStatus]:
         """Return accounting's status of jobs that the controller has forgotten, without those it did not answer about.

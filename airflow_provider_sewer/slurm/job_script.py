@@ -15,24 +15,20 @@ from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secret_detection import is_secret, masked_words, secret_texts
 from airflow_provider_sewer.core.trusted_files import read_own
 from airflow_provider_sewer.slurm.job_directory import LARGEST_SAVED, JobDirectory
+from airflow_provider_sewer.slurm.sbatch_options import (
+    escaped_pattern,
+    number_ranges,
+    requeue_option,
+    sbatch_script,
+    with_warning_signal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from airflow_provider_sewer.core.call import Call
 
-# submitit's defaults where a field is not set: five minutes, one node, its own name as the key for accounts.
-_NO_DEFAULTS = {"time": None, "nodes": None, "wckey": None, "use_srun": False}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# submitit's text for its own jobs: its mark before the command, and in the head of the script the request for a signal
-# before the time limit, of which a plain module dies.
-_MARK = "export SUBMITIT_EXECUTOR=slurm\n"
-_WARNING = re.compile(r"^#SBATCH --signal=.*\n", re.MULTILINE)
-# submitit's prefix of each option in the head of the script, and the end of that head.
-_OPTION = "#SBATCH "
-_SETUP = "\n\n# setup\n"
-# Options that sbatch reads as they are.
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 # bash reserves these: it refuses to set them, or forgets their value.
 _BASH_OWN = frozenset(
     {
@@ -139,8 +135,8 @@ class JobScript(NamedTuple):
         if "teardown" in resources:
             resources["teardown"] = _unix_lines(resources["teardown"])
         resources.pop("array_parallelism", None)
-        output = JobDirectory(_no_pattern(directory.path))
-        return _sbatch_text(directory, output, command, self.name, setup, resources, _requeued(self.requeue))
+        output = JobDirectory(escaped_pattern(directory.path))
+        return sbatch_script(directory, output, command, self.name, setup, resources, requeue_option(self.requeue))
 
 
 class ArrayScript(NamedTuple):
@@ -165,9 +161,9 @@ class ArrayScript(NamedTuple):
         """
         resources = {name: value for name, value in self.resources.items() if name not in INSIDE}
         most = resources.pop("array_parallelism", None)
-        text = _sbatch_text(
+        text = sbatch_script(
             directory,
-            JobDirectory(f"{_no_pattern(directory.path)}/%a"),
+            JobDirectory(f"{escaped_pattern(directory.path)}/%a"),
             'exec /bin/bash "$sewer_dir/job.sh"',
             self.name,
             [
@@ -177,26 +173,9 @@ class ArrayScript(NamedTuple):
                 _shell_text("array.bash"),
             ],
             resources,
-            {"array": _ranges(self.numbers) + (f"%{most}" if most else ""), **_requeued(self.requeue)},
+            {"array": number_ranges(self.numbers) + (f"%{most}" if most else ""), **requeue_option(self.requeue)},
         )
         directory.write_script(text)
-
-
-def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
-    """Return resources with `signal_delay_s` as an option of sbatch, so that the signal reaches the module.
-
-    Slurm sends the signal of ``--signal`` to job steps only, or with ``B:`` to the batch shell only (manual page of
-    sbatch). Without srun there are no steps; the job script passes the signal on.
-
-    :param resources: parameters by submitit's names, including `use_srun`.
-    """
-    resources = dict(resources)
-    delay = resources.pop("signal_delay_s", None)
-    if delay is not None:
-        prefix = "" if resources.get("use_srun") else "B:"
-        signal = {"signal": f"{prefix}USR2@{delay}"}
-        resources["additional_parameters"] = {**signal, **(resources.get("additional_parameters") or {})}
-    return resources
 
 
 def runs_srun(directory: JobDirectory) -> bool:
@@ -277,98 +256,5 @@ def _unix_lines(lines: Iterable[str]) -> list[str]:
     return [line.replace("\r\n", "\n") for line in lines]
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """Format sorted numbers for sbatch: ``0-4,7``."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return ",".join("-".join(map(str, run)) for run in runs)
-
-
-def _requeued(requeue: bool) -> dict[str, Any]:
-    return {"requeue" if requeue else "no-requeue": True}
-
-
 def _shell_text(name: str) -> str:
     return importlib.resources.files("airflow_provider_sewer.slurm").joinpath(name).read_text(encoding="utf-8")
-
-
-def _sbatch_text(
-    directory: JobDirectory,
-    output: JobDirectory,
-    command: str,
-    name: str,
-    setup: Sequence[str],
-    resources: Mapping[str, Any],
-    more: Mapping[str, Any],
-) -> str:
-    """Return a script that submitit has written.
-
-    :param directory: the working directory of the script.
-    :param output: the folder of its output, in which sbatch fills in placeholders.
-    :param resources: parameters by submitit's names.
-    :param more: options of sbatch that precede all others.
-    """
-    from submitit.slurm.slurm import SlurmExecutor
-
-    class Executor(SlurmExecutor):
-        """Writes a script around a command without submitit: the node does not need it."""
-
-        @classmethod
-        def affinity(cls) -> int:
-            return 2  # srun need not exist where the script is only written
-
-        @property
-        def _submitit_command_str(self) -> str:
-            return command
-
-    parameters = dict(resources)
-    has_login = parameters.pop("login_environment", True)
-    # submitit takes both spellings of an amount of memory for gigabytes; as one of its additional parameters, Slurm's
-    # own stays unchanged (facebookincubator/submitit#1761).
-    memory = {"mem": parameters.pop("mem")} if parameters.get("mem") is not None else {}
-    additional = {
-        "propagate": "NONE",  # the worker's resource limits do not apply to the job
-        **memory,
-        **parameters.pop("additional_parameters", {}),
-        "output": output.stdout,
-        "error": output.stderr,
-        "chdir": directory.path,
-        "export": "NONE" if has_login else "NIL",
-        **more,
-    }
-    parameters |= {"name": name, "setup": setup, "additional_parameters": additional}
-    executor = Executor(directory.path)
-    try:
-        executor.update_parameters(**{**_NO_DEFAULTS, **executor._convert_parameters(parameters)})
-    except (TypeError, ValueError) as error:
-        raise InvalidTask(f"slurm: {error}") from None
-    text = executor._make_submission_file_text(executor._submitit_command_str, "").replace(_MARK + command, command)
-    if "signal" not in additional:
-        text = _WARNING.sub("", text, count=1)
-    head, begin, body = text.partition(_SETUP)
-    return "\n".join(map(_quoted_for_sbatch, head.split("\n"))) + begin + body
-
-
-def _quoted_for_sbatch(line: str) -> str:
-    """Return a line of the script's head in sbatch's syntax.
-
-    submitit quotes an option for a shell. sbatch has its own parser (``get_argument()`` in its ``opt.c``, the same from
-    22.05 to 26.05), in which a backslash escapes the next character within quotes too.
-    """
-    if not line.startswith(_OPTION):
-        return line
-    (option,) = shlex.split(line.removeprefix(_OPTION))
-    if _PLAIN.fullmatch(option):
-        return _OPTION + option
-    name, equals, value = option.partition("=")
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{_OPTION}{name}{equals}'{escaped}'"
-
-
-def _no_pattern(path: str) -> str:
-    """Return a path in which sbatch does not expand a percent sign."""
-    return path.replace("%", "%%")

@@ -11,8 +11,9 @@ from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.serialization import tasks_of_data, tasks_to_data
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember
-from airflow_provider_sewer.slurm.job_script import INSIDE, JobScript, with_warning_signal
+from airflow_provider_sewer.slurm.job_script import INSIDE, JobScript
 from airflow_provider_sewer.slurm.monitor import WaitPolicy
+from airflow_provider_sewer.slurm.sbatch_options import with_warning_signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

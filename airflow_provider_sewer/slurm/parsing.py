@@ -205,25 +205,12 @@ def exit_status(text: str) -> tuple[int | None, int | None]:
 # -- Single values -----------------------------------------------------------------------------------------------------
 
 _VERSION = re.compile(r"\b(\d+)\.(\d+)")
-_LARGEST_ARRAY = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
-_MOST_ELEMENTS = re.compile(r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)", re.MULTILINE)
 
 
 def read_version(text: str) -> tuple[int, int] | None:
     """Parse ``slurm-wlm 25.11.2`` as (25, 11)."""
     found = _VERSION.search(text)
     return (int(found.group(1)), int(found.group(2))) if found else None
-
-
-def array_limits(config: str) -> tuple[int, int]:
-    """Parse the limits of arrays in ``scontrol show config``: MaxArraySize, and max_array_tasks or 0.
-
-    :raises ValueError: when it does not show MaxArraySize.
-    """
-    largest, most = _LARGEST_ARRAY.search(config), _MOST_ELEMENTS.search(config)
-    if largest is None:
-        raise ValueError("scontrol show config does not show MaxArraySize")
-    return int(largest.group(1)), int(most.group(1)) if most else 0
 
 
 def one_line(text: str) -> str:

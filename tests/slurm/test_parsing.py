@@ -291,15 +291,6 @@ def test_accounting_rows_with_unreadable_exit_code_has_none():
     assert parsing.matching(JOB, rows) == ("FAILED", "", "n1", None, None, 0, None, "", False)
 
 
-def test_array_limits_missing_in_config_raises():
-    """They would mean that there are no arrays."""
-    config = "MaxArraySize            = 1001\nSchedulerParameters     = bf_interval=1,max_array_tasks=50\n"
-    assert parsing.array_limits(config) == (1001, 50)
-    assert parsing.array_limits("MaxArraySize            = 0\n") == (0, 0)
-    with pytest.raises(ValueError, match="does not show MaxArraySize"):
-        parsing.array_limits("SLURM_VERSION = 25.11.2\n")
-
-
 @pytest.mark.parametrize(
     ("text", "version"), [("slurm-wlm 25.11.2\n", (25, 11)), ("slurm 23.02.7\n", (23, 2)), ("oops", None), ("", None)]
 )

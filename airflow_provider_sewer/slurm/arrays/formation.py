@@ -102,7 +102,7 @@ class ArrayPlanner:
 
     def _form(self, members: list[ArrayMember]) -> JobArray:
         """Form an array of the first of these, as many as fit."""
-        largest, most = self._cluster.largest_array()
+        largest, most = self._cluster.array_limits()
 
         def kind(member: ArrayMember) -> tuple[str, int]:
             return json.dumps(member.options, sort_keys=True), member.map_index // (largest or len(members))
