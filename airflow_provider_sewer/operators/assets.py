@@ -14,7 +14,8 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import checked_path
 from airflow_provider_sewer.core.paths import checked_text, is_relative, path_key
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.core.validation import is_template
+from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.operators.field_checks import known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +46,30 @@ def product_asset(
     except InvalidTask as error:
         raise InvalidTask(f"product_asset: {error.message}", source) from None
     return Asset(uri)
+
+
+def given_outlets(operator: Any) -> list[Any]:
+    """Return the outlets of an operator that the user has given, without products of other instances."""
+    of_all = operator.products_of_all or ()
+    return [outlet for outlet in operator.outlets if getattr(outlet, "name", None) not in of_all]
+
+
+def asset_names(operator: Any) -> list[str]:
+    """Return the asset names of an operator's products; of a mapped task, only those known to the DAG.
+
+    :raises InvalidTask: naming the task, if a name is too long.
+    """
+    marked = operator._markers.products()
+    if not marked and not operator.products:
+        return []
+    temporary = {product.path for product in marked if product.temporary}
+    listed = [path for path in known(operator.products) or () if isinstance(path, str)]
+    paths = [path for path in (*(product.path for product in marked), *listed) if path not in temporary]
+    try:
+        names = PathBase(operator.workdir, operator.sewer_conn_id, operator._folder).uris(paths)
+    except InvalidTask as error:
+        raise InvalidTask(f"task {operator.task_id!r}: {error}") from None
+    return names if operator.products_of_all is None else [name for name in names if name in operator.products_of_all]
 
 
 class PathBase(NamedTuple):

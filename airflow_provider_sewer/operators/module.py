@@ -19,13 +19,13 @@ from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.core.validation import is_template
+from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.execution.module_runner import ModuleResult, RunEnvironment
 from airflow_provider_sewer.execution.process import GRACE
 from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
-from airflow_provider_sewer.operators.assets import PathBase
+from airflow_provider_sewer.operators.assets import asset_names, given_outlets
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
 from airflow_provider_sewer.operators.field_checks import check_fields, check_list, check_mapping, known, seconds
 from airflow_provider_sewer.operators.openlineage import lineage_of
@@ -171,7 +171,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         warn_of_secrets(self.task_id, self._dag, vars(self))
         listed = (known(self.products), known(self.dependencies))
         warn_without_workdir(self, [*self._markers.paths(), *chain.from_iterable(paths or () for paths in listed)])
-        self.outlets = [*self._outlets_given(), *map(Asset, self._asset_names())]
+        self.outlets = [*given_outlets(self), *map(Asset, asset_names(self))]
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -248,7 +248,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
 
     def _lineage(self) -> OperatorLineage[Any, Any]:
         task = self._sewer_task(cast("Context", {"dag": self.dag}), hook_of(self.sewer_conn_id))
-        own = self._asset_names()
+        own = asset_names(self)
         return lineage_of(
             task.dependencies,
             task.products,
@@ -352,24 +352,6 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         listed = () if codes is None else (codes,) if isinstance(codes, int) else codes
         if exit_code is not None and exit_code in listed:
             raise AirflowSkipException(f"{self.module or self.function} exited with {exit_code}") from None
-
-    def _outlets_given(self) -> list[Any]:
-        """Return the outlets given by the user, without products of other instances."""
-        of_all = self.products_of_all or ()
-        return [outlet for outlet in self.outlets if getattr(outlet, "name", None) not in of_all]
-
-    def _asset_names(self) -> list[str]:
-        """Return the asset names of the products; of a mapped task, only those known to the DAG."""
-        if not self._markers and not self.products:
-            return []
-        temporary = {product.path for product in self._markers.products() if product.temporary}
-        listed = [path for path in known(self.products) or () if isinstance(path, str)]
-        paths = [path for path in (*(each.path for each in self._markers.products()), *listed) if path not in temporary]
-        try:
-            names = PathBase(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
-        except InvalidTask as error:
-            raise InvalidTask(f"task {self.task_id!r}: {error}") from None
-        return names if self.products_of_all is None else [name for name in names if name in self.products_of_all]
 
     def _can_have_products(self) -> bool:
         """Return whether the task may have products, as far as known at parse time."""

@@ -16,6 +16,7 @@ from airflow.sdk.definitions._internal.setup_teardown import SetupTeardownContex
 from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_provider_sewer.core.placeholders import deep_copy_plain
+from airflow_provider_sewer.operators.assets import asset_names
 from airflow_provider_sewer.operators.secret_fields import stored_secrets
 from airflow_provider_sewer.operators.secret_warnings import warn_of_secrets
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
@@ -75,7 +76,7 @@ class _Prototype:
         self._changeable = [
             name for name, value in self._state.items() if type(value) in _CHANGEABLE and name not in _OWN
         ]
-        self._outlets = operator.outlets[: len(operator.outlets) - len(operator._asset_names())]
+        self._outlets = operator.outlets[: len(operator.outlets) - len(asset_names(operator))]
         self._is_warned_of = bool(list(stored_secrets(operator.env)))
 
     def clone(
@@ -109,7 +110,7 @@ class _Prototype:
         )
         if self._is_warned_of:
             warn_of_secrets(clone.task_id, clone._dag, vars(clone))
-        state["outlets"] = [*self._outlets, *map(Asset, clone._asset_names())]
+        state["outlets"] = [*self._outlets, *map(Asset, asset_names(clone))]
         if group:
             group.add(clone)
             state["task_group"] = group
