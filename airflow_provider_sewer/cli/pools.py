@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError
-from airflow_provider_sewer.core.validation import check_limits
+from airflow_provider_sewer.core.resources import check_limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

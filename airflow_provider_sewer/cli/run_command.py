@@ -14,8 +14,8 @@ from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.signals import stop_on_signals
 from airflow_provider_sewer.core.environment import OFTEN_EXPECTED, PART_OF_MACHINE, build_environment, inherited
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
+from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.trusted_files import make_private_folders
-from airflow_provider_sewer.core.validation import check_limits
 from airflow_provider_sewer.execution.durations import duration_text
 from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState
 from airflow_provider_sewer.execution.interpreter import locate_interpreter

@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key
-from airflow_provider_sewer.core.validation import invalid_reason, is_template
+from airflow_provider_sewer.core.size_limits import invalid_reason
+from airflow_provider_sewer.core.templates import is_template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

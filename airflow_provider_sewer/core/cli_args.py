@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key
-from airflow_provider_sewer.core.validation import invalid_reason
+from airflow_provider_sewer.core.size_limits import invalid_reason
 
 
 def to_arguments(

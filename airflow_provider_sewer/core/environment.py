@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key
-from airflow_provider_sewer.core.size_limits import bounded_list
-from airflow_provider_sewer.core.validation import invalid_reason
+from airflow_provider_sewer.core.size_limits import bounded_list, invalid_reason
 
 #: Variables that assign parts of this machine to a process: the devices that Slurm has allocated (its plugins gres/gpu
 #: and gres/mps set these) or that a worker was started with, their numbering, and the number of threads.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from airflow_provider_sewer.core.environment import Inherit, checked_env, checked_inherit
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.validation import invalid_reason
+from airflow_provider_sewer.core.size_limits import invalid_reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

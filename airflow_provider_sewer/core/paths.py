@@ -13,8 +13,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.size_limits import MAX_SECONDS
-from airflow_provider_sewer.core.validation import invalid_reason, is_template
+from airflow_provider_sewer.core.size_limits import MAX_SECONDS, invalid_reason
+from airflow_provider_sewer.core.templates import is_template
 
 if TYPE_CHECKING:
     from typing import Self

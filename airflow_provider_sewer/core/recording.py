@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.groups import inner_group
 from airflow_provider_sewer.core.source import calling_line, executing_module
-from airflow_provider_sewer.core.validation import inner_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

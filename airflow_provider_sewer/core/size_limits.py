@@ -1,7 +1,8 @@
-"""Limits for values that expand to much more than their text; each is checked before the expansion."""
+"""Limits of sizes: of text for a process, and of values that expand to much more than their text."""
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,26 @@ MAX_NUMBER = 2**63 - 1
 MAX_EDGES = 1_000_000
 #: Maximum size in bytes of a workflow file, or of a module that is parsed and not imported.
 MAX_FILE_BYTES = 16 * 1024 * 1024
+#: Maximum bytes of one argument, or of one ``NAME=value``, in Linux: 128 KiB, less the final NUL.
+MAX_BYTES = 131_071
+
+
+def invalid_reason(text: str, *, longest: int | None = MAX_BYTES) -> str | None:
+    """Return why a text cannot be passed to a process, or ``None`` if it can.
+
+    :param longest: maximum size in bytes; ``None`` for any size.
+    """
+    if "\0" in text:
+        return "contains a NUL byte; remove it"
+    if text.isascii() and len(text) <= MAX_BYTES:
+        return None
+    try:
+        size = len(os.fsencode(text))
+    except UnicodeEncodeError as error:
+        return f"contains {text[error.start]!r}, which cannot be passed to a process ({error.reason})"
+    if longest is not None and size > longest:
+        return f"must have at most {longest:,} bytes, got {size:,}; write it to a file and give its path"
+    return None
 
 
 def bounded_list(field: str, values: Iterable[Any], at: tuple[Any, ...] = ()) -> list[Any]:

@@ -9,8 +9,8 @@ from typing import Any, Callable
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.placeholders import as_text
-from airflow_provider_sewer.core.size_limits import MAX_NUMBER, bounded_list
-from airflow_provider_sewer.core.validation import invalid_reason, is_template
+from airflow_provider_sewer.core.size_limits import MAX_NUMBER, bounded_list, invalid_reason
+from airflow_provider_sewer.core.templates import is_template
 
 #: Groups of parameters that exclude each other, as synonyms or because sbatch rejects both. Within a group, the
 #: parameter of the highest precedence counts.

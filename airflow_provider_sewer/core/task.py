@@ -11,6 +11,7 @@ from airflow_provider_sewer.core.chain import Chain, Operand
 from airflow_provider_sewer.core.cli_args import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.groups import checked_group, inner_group
 from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.placeholders import (
@@ -23,6 +24,7 @@ from airflow_provider_sewer.core.placeholders import (
     unignored,
 )
 from airflow_provider_sewer.core.recording import record_task
+from airflow_provider_sewer.core.resources import checked_resources
 from airflow_provider_sewer.core.secret_detection import exposed
 from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.slurm_settings import UNSET as UNSET_SLURM
@@ -37,9 +39,9 @@ from airflow_provider_sewer.core.task_fields import (
     checked_paths,
     checked_run_on,
     checked_string,
+    checked_tags,
     checked_target,
 )
-from airflow_provider_sewer.core.validation import checked_group, checked_resources, checked_tags, inner_group
 
 if TYPE_CHECKING:
     import os

@@ -13,7 +13,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.placeholders import Result, as_text, names_in
 from airflow_provider_sewer.core.size_limits import bounded_list
-from airflow_provider_sewer.core.validation import is_template
+from airflow_provider_sewer.core.templates import is_template
 
 #: The fields of a task.
 FIELDS = (
@@ -24,6 +24,9 @@ FIELDS = (
 
 #: Where Airflow can run a task: on the worker, or as a Slurm job.
 RUN_ON = ("local", "slurm")
+
+#: A tag contains no operators of selectors.
+_TAG = re.compile(r"[^\s,+@*?\[\]]+")
 
 
 def checked_name(name: Any) -> str:
@@ -133,3 +136,19 @@ def checked_args(args: Any) -> tuple[Any, ...]:
     if isinstance(args, (str, bytes, Mapping, AbstractSet, Result)) or not isinstance(args, Iterable):
         raise InvalidTask(f"args must be a list of arguments, got {args!r:.200}", at=("args",))
     return tuple(bounded_list("args", args))
+
+
+def checked_tags(tags: Any) -> tuple[str, ...]:
+    """Return tags without duplicates.
+
+    :raises InvalidTask: for anything but words.
+    """
+    several = [tags] if isinstance(tags, str) else tags
+    if not isinstance(several, Iterable) or isinstance(several, (bytes, Mapping, AbstractSet)):
+        raise InvalidTask(f"tags must be a list of tags, got {tags!r:.200}", at=("tags",))
+    given = bounded_list("tags", several)
+    for index, tag in enumerate(given):
+        if not isinstance(tag, str) or not tag.isprintable() or not _TAG.fullmatch(tag):
+            message = f"tags must be words without spaces and , + @ * ? [ ], got {tag!r}"
+            raise InvalidTask(message, at=("tags", index))
+    return tuple(dict.fromkeys(given))

@@ -10,7 +10,7 @@ from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, ModuleNotFound, SewerError
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.placeholders import Result, as_written, replace_placeholders
-from airflow_provider_sewer.core.validation import find_template
+from airflow_provider_sewer.core.templates import find_template
 from airflow_provider_sewer.execution.interpreter import (
     check_workdir,
     find_interpreter,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.staleness import Decision
-from airflow_provider_sewer.core.validation import check_limits
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices

@@ -1,7 +1,7 @@
 """Rendering of templates in operator fields.
 
 Text in a DAG file or workflow file is a template if it contains ``{{`` or ``{%``
-(:func:`~airflow_provider_sewer.core.validation.is_template`). Values that Airflow resolves at run time are data:
+(:func:`~airflow_provider_sewer.core.templates.is_template`). Values that Airflow resolves at run time are data:
 XComs, results of their ``map``, ``zip`` and ``concat``, and values of mapped tasks and groups. Data is never rendered.
 """
 
@@ -17,7 +17,7 @@ from jinja2 import Environment, Template, TemplateSyntaxError, UndefinedError, n
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.placeholders import Ignored, holds_value, without_values
-from airflow_provider_sewer.core.validation import is_template
+from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.operators.logical_date import missing_date_error
 from airflow_provider_sewer.operators.secret_fields import SecretField
 from airflow_provider_sewer.operators.xcom_references import is_reference

@@ -19,7 +19,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.graph import product_keys
 from airflow_provider_sewer.core.placeholders import Ignored, RuntimeValue, as_text, named, names_in
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.core.validation import is_template
+from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.operators.xcom_references import is_reference
 from airflow_provider_sewer.task_group.group import MappedSewerTaskGroup, SewerTaskGroup
 from airflow_provider_sewer.task_group.mapped_group import InstanceArgument

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from airflow.sdk.exceptions import AirflowDagCycleException
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
-from airflow_provider_sewer.core.validation import IN_GROUP, group_in
+from airflow_provider_sewer.core.groups import IN_GROUP, group_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.validation import group_in
+from airflow_provider_sewer.core.groups import group_in
 from airflow_provider_sewer.task_group.group import set_edge
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings, resolve_relative
 from airflow_provider_sewer.core.selection import selected
-from airflow_provider_sewer.core.validation import is_template
+from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.loaders.workflow_files import load_workflow
 from airflow_provider_sewer.task_group.argument_checks import check_default_args
 from airflow_provider_sewer.task_group.builder import expand

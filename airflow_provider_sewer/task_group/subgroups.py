@@ -7,7 +7,7 @@ from collections import Counter
 
 from airflow.sdk import TaskGroup
 
-from airflow_provider_sewer.core.validation import IN_GROUP
+from airflow_provider_sewer.core.groups import IN_GROUP
 
 
 class Subgroups:

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from airflow_provider_sewer import Dependency, Product, SewerError, Task
 from airflow_provider_sewer.core.placeholders import RuntimeValue, as_text, markers, named, names_in, readable
-from airflow_provider_sewer.core.validation import find_template
+from airflow_provider_sewer.core.templates import find_template
 
 N = RuntimeValue("n")
 

@@ -19,7 +19,7 @@ from airflow_provider_sewer.core.recording import recording
 from airflow_provider_sewer.core.size_limits import MAX_ITEMS
 from airflow_provider_sewer.core.source import SourceLine, written_at
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.core.validation import is_template
+from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.workflow import Workflow
 from airflow_provider_sewer.loaders.stages.error_locations import items, place_in_fields, place_of_path, place_of_stage
 from airflow_provider_sewer.loaders.stages.functions_module import FunctionsModule
