@@ -62,7 +62,7 @@ def _text(value: Any, *at: Any) -> str:
     :param at: the field of the task, then the keys and positions that lead to the value.
     """
     try:
-        text = _json(value) if isinstance(value, Mapping) else _plain(value)
+        text = value if type(value) is str else _json(value) if isinstance(value, Mapping) else _plain(value)
         if reason := invalid_reason(text):
             raise InvalidTask(f"the text {reason}")
     except InvalidTask as error:
@@ -93,8 +93,6 @@ def _as_dict(value: Any) -> dict[Any, Any]:
 
 
 def _plain(value: Any) -> str:
-    if type(value) is str:
-        return value
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     if not _has_plain_text(value):

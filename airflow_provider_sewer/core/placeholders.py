@@ -301,14 +301,12 @@ _MARKERS = (PathMarker, Ignored, Result, RuntimeValue)
 PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
-def markers(value: Any) -> list[Marker]:
-    """Return the markers in a value, however deep, also inside ignored values."""
-    found: list[Marker] = []
-    _add_markers(value, found)
-    return found
+def markers(value: Any, found: list[Marker] | None = None) -> list[Marker]:
+    """Return the markers in a value, however deep, also inside ignored values.
 
-
-def _add_markers(value: Any, found: list[Marker]) -> None:
+    :param found: the list to add them to.
+    """
+    found = [] if found is None else found
     kind = type(value)
     if kind is dict or kind is list or kind is tuple:  # a fast path for most values
         items = value.values() if kind is dict else value
@@ -321,7 +319,8 @@ def _add_markers(value: Any, found: list[Marker]) -> None:
         items = value if isinstance(value, (list, tuple)) else ()
     for item in items:
         if type(item) not in PLAIN:
-            _add_markers(item, found)
+            markers(item, found)
+    return found
 
 
 def replace_placeholders(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = False) -> Any:

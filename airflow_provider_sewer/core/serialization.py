@@ -244,23 +244,20 @@ class _Writer:
             )
         data: dict[str, Any] = {}
         for field, attribute in _TASK_ATTRIBUTES.items():
+            value = getattr(task, attribute)
             try:
-                data[field] = self._field(field, getattr(task, attribute))
+                if field == "identity":
+                    data[field] = self._identities.setdefault(value, len(self._identities))
+                elif field == "parameters_and_flags":
+                    data[field] = {key: self._argument(f"{field}[{key!r}]", item) for key, item in value.items()}
+                else:
+                    data[field] = self._argument(field, value) if field == "args" else self._write(field, value)
             except RecursionError:
                 message = f"task {task.name!r}: {field} contains itself, or is nested too deeply to be written as JSON"
                 raise InvalidTask(message, task.source) from None
             except InvalidTask as error:
                 raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
         return data
-
-    def _field(self, field: str, value: Any) -> Any:
-        if field == "identity":
-            return self._identities.setdefault(value, len(self._identities))
-        if field == "parameters_and_flags":
-            return {key: self._argument(f"{field}[{key!r}]", item) for key, item in value.items()}
-        if field == "args":
-            return [self._argument(f"{field}[{i}]", item) for i, item in enumerate(value)]
-        return self._write(field, value)
 
     def _argument(self, where: str, value: Any) -> Any:
         """Write a value of a command line; a value that JSON cannot represent is written as its text."""

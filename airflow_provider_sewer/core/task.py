@@ -139,7 +139,6 @@ class Task:
             self.use_underscores = use_underscores
             self.args = tuple(deep_copy(checked_args(args)))
             self.kwargs = deep_copy(checked_kwargs(checked_mapping("kwargs", kwargs)))
-            self._reject_arguments_of_other_kind()
             folder = "" if python is None and workdir is None else self.source.folder
             self.settings = ExecutionSettings.checked(
                 python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=folder
@@ -173,37 +172,38 @@ class Task:
         """Return the placeholder of this task's result, for the parameters of later tasks."""
         return Result(self)
 
-    def arguments(self, fill: Fill = as_written) -> list[str]:
-        """Return the command line arguments of the module.
-
-        :param fill: resolves the placeholders; without it, they are shown as written.
-        """
-        parameters, args, _ = self._values(fill)
-        return to_arguments(parameters, use_underscores=self.use_underscores, args=args)
+    def arguments(self) -> list[str]:
+        """Return the command line arguments of the module, with placeholders as written."""
+        return [*self.written.argv[2:]]
 
     def exposed_secrets(self) -> list[str]:
         """Return descriptions of values that look like secrets and that others could read, without the secrets."""
-        found = exposed(*self._values(as_written), self.slurm.slurm)
+        given = self.parameters_and_flags, self.args, self.kwargs
+        parameters, args, kwargs = replace_placeholders(given, as_written)
+        found = exposed(parameters, args, kwargs, self.slurm.slurm)
         return [f"task {self.name!r}: {secret}" for secret in found]
 
     def call(self, fill: Fill = as_written) -> Call:
         """Return the call that an interpreter runs.
 
-        :param fill: as for :meth:`arguments`.
+        :param fill: resolves the placeholders; without it, they are shown as written.
+        :raises InvalidTask: when an argument cannot be passed to the module or function.
         """
-        if self.function is not None:
-            return function_call(self.function, self._values(fill)[2])
-        return module_call(self.target, self.arguments(fill))
-
-    def _values(self, fill: Fill) -> tuple[Any, Any, Any]:
-        """Return the parameters, verbatim arguments and keyword arguments, with their placeholders resolved."""
         given = self.parameters_and_flags, self.args, self.kwargs
-        return tuple(replace_placeholders(each, fill) for each in given) if self.markers else given
+        parameters, args, kwargs = replace_placeholders(given, fill) if self.markers else given
+        if self.function is None:
+            if kwargs:
+                raise InvalidTask("kwargs require a function; give a module parameters_and_flags", at=(Key("kwargs"),))
+            return module_call(self.target, to_arguments(parameters, use_underscores=self.use_underscores, args=args))
+        if parameters or args:
+            at = Key("parameters_and_flags" if parameters else "args")
+            raise InvalidTask("parameters_and_flags and args require a module; give a function kwargs", at=(at,))
+        return function_call(self.function, kwargs)
 
     def signature(self, fill: Fill = as_written) -> list[Any]:
         """Return the values that identify this task's command; ignored values do not count.
 
-        :param fill: as for :meth:`arguments`.
+        :param fill: as for :meth:`call`.
         """
         values = unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
         products = [product.path for product in self.products]
@@ -229,28 +229,17 @@ class Task:
         """
         self.markers = markers([self.args, self.parameters_and_flags, self.kwargs])
         self.written = self.call()
-        self.products, self.dependencies = self._paths([each for each in self.markers if isinstance(each, PathMarker)])
         self.results = tuple(dict.fromkeys(each for each in self.markers if isinstance(each, Result)))
-
-    def _paths(self, inside: list[PathMarker]) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
+        inside = [each for each in self.markers if isinstance(each, PathMarker)]
         products, dependencies = self._listed
         produced = [*(each for each in inside if isinstance(each, Product)), *products]
         needed = [*(each for each in inside if isinstance(each, Dependency)), *dependencies]
-        if not produced and not needed:
-            return (), ()
         for marker in (*produced, *needed):
             if not marker.path:
                 raise InvalidTask(f"{marker!r} must have a path; only in an annotation it has none")
         # A module that is not given a path cannot write to a staging path.
-        own = [each.under_real_name() if each not in inside else each for each in produced]
-        return tuple(dict.fromkeys(own)), tuple(dict.fromkeys(needed))
-
-    def _reject_arguments_of_other_kind(self) -> None:
-        if self.function is not None and (self.parameters_and_flags or self.args):
-            at = Key("parameters_and_flags" if self.parameters_and_flags else "args")
-            raise InvalidTask("parameters_and_flags and args require a module; give a function kwargs", at=(at,))
-        if self.function is None and self.kwargs:
-            raise InvalidTask("kwargs require a function; give a module parameters_and_flags", at=(Key("kwargs"),))
+        own = (each if each in inside else each.under_real_name() for each in produced)
+        self.products, self.dependencies = tuple(dict.fromkeys(own)), tuple(dict.fromkeys(needed))
 
     def with_defaults(self, settings: ExecutionSettings) -> Task:
         """Return this task, with its own settings completed by ``settings``."""
