@@ -9,10 +9,10 @@ import pendulum
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.execution.run_record import RUN_FILE, RunRecord, read_run, recorded_runs
-from airflow_provider_sewer.reports.accounting import with_accounting
+from airflow_provider_sewer.reports.accounted_usage import with_accounting
 from airflow_provider_sewer.reports.page import report_page
 from airflow_provider_sewer.reports.table import report_json, report_tsv
-from airflow_provider_sewer.reports.task_usage import summarize, usage_text, usage_tsv
+from airflow_provider_sewer.reports.usage_summary import summarize, usage_text, usage_tsv
 
 FORMATS = ("html", "json", "tsv")
 

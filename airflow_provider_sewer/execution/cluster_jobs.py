@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.job_order import AheadSlot
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.execution.task_runner import TaskRunner
-    from airflow_provider_sewer.execution.usage import TaskUsage
+    from airflow_provider_sewer.execution.task_usage import TaskUsage
 
 
 class TaskRun(Protocol):

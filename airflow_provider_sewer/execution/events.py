@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from airflow_provider_sewer.execution.usage import NO_USAGE, TaskUsage
+from airflow_provider_sewer.execution.task_usage import NO_USAGE, TaskUsage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

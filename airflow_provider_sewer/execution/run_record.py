@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.errors import StateError, UnreadableRecord
 from airflow_provider_sewer.core.formats import RUN_RECORD, VERSION_KEY
 from airflow_provider_sewer.core.trusted_files import open_own_to_write, parse_json, read_own
 from airflow_provider_sewer.execution.events import TaskState
-from airflow_provider_sewer.execution.usage import NO_USAGE, TaskUsage
+from airflow_provider_sewer.execution.task_usage import NO_USAGE, TaskUsage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

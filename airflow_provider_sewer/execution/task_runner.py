@@ -23,7 +23,7 @@ from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.module_runner import DEFAULT_ENVIRONMENT, ModuleRunner, RunEnvironment
 from airflow_provider_sewer.execution.product_records import existing_products, files_beside, fingerprints_of
 from airflow_provider_sewer.execution.staged_products import StagedProducts
-from airflow_provider_sewer.execution.usage import NO_USAGE, TaskUsage
+from airflow_provider_sewer.execution.task_usage import NO_USAGE, TaskUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

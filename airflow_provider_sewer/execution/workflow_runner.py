@@ -34,8 +34,8 @@ from airflow_provider_sewer.execution.preflight import check_interpreters, rejec
 from airflow_provider_sewer.execution.process import GRACE, LONGEST_WAIT, Process
 from airflow_provider_sewer.execution.scheduler import Scheduler
 from airflow_provider_sewer.execution.task_runner import TaskRunner
+from airflow_provider_sewer.execution.task_usage import NO_USAGE
 from airflow_provider_sewer.execution.temporary_products import TemporaryProducts
-from airflow_provider_sewer.execution.usage import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_sewer.execution.usage import TaskUsage
+    from airflow_provider_sewer.execution.task_usage import TaskUsage
 
 GIGABYTE = 1024.0**3
 #: A request is too large if less than this part of it was used.

@@ -17,7 +17,7 @@ from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.exporters.diagram import printable
 from airflow_provider_sewer.exporters.svg import PAGE, STYLE, TaskMark, graph_svg
 from airflow_provider_sewer.reports.advice import GIGABYTE, advice_for
-from airflow_provider_sewer.reports.states import SHOWN, UNKNOWN, shown_state
+from airflow_provider_sewer.reports.state_styles import SHOWN, UNKNOWN, shown_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,7 +9,7 @@ import pendulum
 
 from airflow_provider_sewer.exporters.diagram import printable
 from airflow_provider_sewer.reports.advice import GIGABYTE, advice_for
-from airflow_provider_sewer.reports.states import shown_state
+from airflow_provider_sewer.reports.state_styles import shown_state
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord

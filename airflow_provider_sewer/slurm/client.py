@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import SlurmSubmissionRejected, SlurmUnavailable
 from airflow_provider_sewer.slurm import parsing
-from airflow_provider_sewer.slurm.accounting import AccountingQueue
+from airflow_provider_sewer.slurm.accounting_queue import AccountingQueue
 from airflow_provider_sewer.slurm.arrays.array_limits import ArrayLimits, read_array_limits
 from airflow_provider_sewer.slurm.backend import (
     MISSING_ARRAY_TASK,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable, UnreadableRecord
 from airflow_provider_sewer.execution.job_messages import WarningLine, clock
 from airflow_provider_sewer.execution.thread_slots import Slots
-from airflow_provider_sewer.slurm.accounting import AccountingQueue
+from airflow_provider_sewer.slurm.accounting_queue import AccountingQueue
 from airflow_provider_sewer.slurm.backend import CommandNotFound, JobBackend, SlurmUnreachable, SubmissionRetryable
 from airflow_provider_sewer.slurm.job import Job
 

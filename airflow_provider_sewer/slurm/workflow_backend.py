@@ -17,14 +17,14 @@ from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.execution.job_order import RunIdentity
 from airflow_provider_sewer.execution.preflight import reject_template
 from airflow_provider_sewer.execution.process import GRACE
-from airflow_provider_sewer.execution.usage import TaskUsage
+from airflow_provider_sewer.execution.task_usage import TaskUsage
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.client import require_slurm
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set, checked_variables
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.job_usage import usage_of
-from airflow_provider_sewer.slurm.request import request_of
+from airflow_provider_sewer.slurm.requested_resources import request_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

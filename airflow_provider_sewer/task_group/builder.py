@@ -25,7 +25,7 @@ from airflow_provider_sewer.task_group.lazy_tasks import (
     install_lazy_tasks,
     running_task,
 )
-from airflow_provider_sewer.task_group.operators import make_mapped_operator, make_operator
+from airflow_provider_sewer.task_group.operator_creation import make_mapped_operator, make_operator
 from airflow_provider_sewer.task_group.path_tasks import path_tasks
 from airflow_provider_sewer.task_group.shared_fields import SharedFields
 from airflow_provider_sewer.task_group.subgroups import Subgroups
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from airflow.sdk import TaskGroup
 
     from airflow_provider_sewer.core.workflow import Workflow
-    from airflow_provider_sewer.task_group.defaults import GroupDefaults
     from airflow_provider_sewer.task_group.group import Operator, SewerTaskGroup
+    from airflow_provider_sewer.task_group.group_defaults import GroupDefaults
     from airflow_provider_sewer.task_group.path_tasks import PathTask
 
 

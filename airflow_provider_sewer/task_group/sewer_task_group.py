@@ -15,7 +15,7 @@ from airflow_provider_sewer.loaders.workflow_files import load_workflow
 from airflow_provider_sewer.task_group.argument_checks import check_default_args
 from airflow_provider_sewer.task_group.builder import expand
 from airflow_provider_sewer.task_group.dag_values import DagValues, is_mapped
-from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
+from airflow_provider_sewer.task_group.group_defaults import GroupDefaults, folder_of_dag_file
 from airflow_provider_sewer.task_group.mapped_group import MappableGroup
 from airflow_provider_sewer.task_group.overrides import (
     apply_overrides,
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.selection import Texts
-    from airflow_provider_sewer.task_group.defaults import Path
     from airflow_provider_sewer.task_group.group import SewerTaskGroup
-    from airflow_provider_sewer.task_group.operators import TaskConverter
+    from airflow_provider_sewer.task_group.group_defaults import Path
+    from airflow_provider_sewer.task_group.operator_creation import TaskConverter
 
 
 @MappableGroup

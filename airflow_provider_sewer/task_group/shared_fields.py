@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.task_group.dag_values import DagValues
-    from airflow_provider_sewer.task_group.defaults import GroupDefaults
+    from airflow_provider_sewer.task_group.group_defaults import GroupDefaults
 
 
 class OperatorFields(NamedTuple):

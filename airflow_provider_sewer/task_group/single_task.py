@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.task_group.argument_checks import check_arguments
 from airflow_provider_sewer.task_group.dag_values import DagValues
-from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
-from airflow_provider_sewer.task_group.operators import make_operator
+from airflow_provider_sewer.task_group.group_defaults import GroupDefaults, folder_of_dag_file
+from airflow_provider_sewer.task_group.operator_creation import make_operator
 from airflow_provider_sewer.task_group.shared_fields import SharedFields
 from airflow_provider_sewer.task_group.subgroups import identifier
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
     from airflow_provider_sewer.core.task import Task
-    from airflow_provider_sewer.task_group.defaults import Path
+    from airflow_provider_sewer.task_group.group_defaults import Path
 
 
 def create_airflow_task(

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord
-from airflow_provider_sewer.execution.usage import TaskUsage
+from airflow_provider_sewer.execution.task_usage import TaskUsage
 from airflow_provider_sewer.reports.advice import advice_for
 from airflow_provider_sewer.reports.page import report_page
 from airflow_provider_sewer.reports.table import COLUMNS, report_json, report_tsv

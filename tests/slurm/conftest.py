@@ -20,7 +20,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.execution.output import Stream
-from airflow_provider_sewer.slurm.accounting import AccountingQueue
+from airflow_provider_sewer.slurm.accounting_queue import AccountingQueue
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job_directory import JobDirectory

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.slurm import accounting, client
+from airflow_provider_sewer.slurm import accounting_queue, client
 from airflow_provider_sewer.slurm.backend import UNKNOWN_JOB, CommandNotFound, JobRef, SlurmUnreachable
 from airflow_provider_sewer.slurm.client import SlurmClient
 
@@ -115,7 +115,7 @@ def test_poll_gives_no_status_if_sacct_exits_0_without_slurmdbd(on_accounting):
 
 def test_hanging_sacct_is_waited_for_once_by_all_threads(on_accounting, monkeypatch):
     """Each try that takes up an earlier one looks for itself; none asks again before the pause is over."""
-    monkeypatch.setattr(accounting, "_FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(accounting_queue, "_FIRST_PAUSE", 60.0)
     on_accounting.put_in_front("sacct", "exec sleep 600")
     with ThreadPoolExecutor(10) as threads:
         looks = [threads.submit(SlurmClient(patience=2).poll, [ref(f"{99_000 + index}", "x")]) for index in range(10)]

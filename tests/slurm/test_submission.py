@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.errors import (
     SlurmSubmissionRejected,
     SlurmUnavailable,
 )
-from airflow_provider_sewer.slurm import accounting, submission
+from airflow_provider_sewer.slurm import accounting_queue, submission
 from tests.slurm.conftest import Jobs
 from tests.slurm.worker import folders, let_go, real, seen
 
@@ -243,7 +243,7 @@ def test_hanging_sacct_does_not_block_other_submissions(slurm_accounting, talk_t
 @pytest.mark.usefixtures("quick_tries")
 def test_hanging_sacct_is_killed_and_queried_after_pause(slurm_accounting, talk_to, tmp_path, monkeypatch):
     """One for all that wait; a submission that was not answered goes on as soon as accounting answers."""
-    monkeypatch.setattr(accounting, "_FIRST_PAUSE", 0.7)
+    monkeypatch.setattr(accounting_queue, "_FIRST_PAUSE", 0.7)
     slurm = talk_to(slurm_accounting)
     jobs = Jobs(tmp_path / "jobs", slurm)
     slurm.put_in_front("sbatch", failing(UNREACHABLE, 3))

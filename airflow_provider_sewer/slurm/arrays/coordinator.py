@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable, UnreadableRecord, UntrustedPath
 from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.slurm.arrays.array_folder import ArrayFolder
-from airflow_provider_sewer.slurm.arrays.formation import ArrayPlanner
+from airflow_provider_sewer.slurm.arrays.array_lease import LeaseLost
+from airflow_provider_sewer.slurm.arrays.array_planner import ArrayPlanner
 from airflow_provider_sewer.slurm.arrays.job_array import folder_of
-from airflow_provider_sewer.slurm.arrays.lease import LeaseLost
 from airflow_provider_sewer.slurm.backend import CommandNotFound, SlurmUnreachable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmError, SlurmSubmissionRejected, UnreadableRecord
 from airflow_provider_sewer.execution.job_messages import WarningLine
-from airflow_provider_sewer.slurm.arrays.lease import Lease
+from airflow_provider_sewer.slurm.arrays.array_lease import Lease
 from airflow_provider_sewer.slurm.attempts import Attempt
 from airflow_provider_sewer.slurm.cancellation import cancel_jobs, cancel_submission
 from airflow_provider_sewer.slurm.submission import DuplicateJobName, Submission

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow_provider_sewer.execution.run_record import RunRecord
-    from airflow_provider_sewer.execution.usage import TaskUsage
+    from airflow_provider_sewer.execution.task_usage import TaskUsage
 
 _SLURM_ID = re.compile(r"\d+(_\d+)?")
 #: Maximum number of jobs in one query: their ids are an argument, which has at most 128 KiB.

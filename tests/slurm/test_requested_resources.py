@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_sewer.slurm.request import request_of
+from airflow_provider_sewer.slurm.requested_resources import request_of
 
 
 @pytest.mark.parametrize(

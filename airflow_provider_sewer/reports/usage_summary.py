@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_sewer.execution.run_record import RunRecord
-    from airflow_provider_sewer.execution.usage import TaskUsage
+    from airflow_provider_sewer.execution.task_usage import TaskUsage
 
 _HOUR = 3600.0
 #: A suggestion is the largest usage times this, rounded up to a multiple.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.task_group.dag_values import DagValues
-    from airflow_provider_sewer.task_group.operators import TaskConverter
+    from airflow_provider_sewer.task_group.operator_creation import TaskConverter
     from airflow_provider_sewer.task_group.overrides import Override
 
 #: Types accepted for a path.

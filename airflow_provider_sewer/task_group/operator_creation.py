@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.operators.operator_cloner import OperatorCloner
     from airflow_provider_sewer.operators.xcom_references import FromXCom
     from airflow_provider_sewer.task_group.dag_values import DagValues
-    from airflow_provider_sewer.task_group.defaults import GroupDefaults
+    from airflow_provider_sewer.task_group.group_defaults import GroupDefaults
     from airflow_provider_sewer.task_group.shared_fields import SharedFields
     from airflow_provider_sewer.task_group.wiring import UpstreamRefs
 

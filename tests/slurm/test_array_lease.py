@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from airflow_provider_sewer.slurm.arrays import lease as module
-from airflow_provider_sewer.slurm.arrays.lease import Lease, LeaseLost
+from airflow_provider_sewer.slurm.arrays import array_lease as module
+from airflow_provider_sewer.slurm.arrays.array_lease import Lease, LeaseLost
 
 SECONDS = 10.0
 

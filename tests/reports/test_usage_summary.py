@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord
-from airflow_provider_sewer.execution.usage import TaskUsage
-from airflow_provider_sewer.reports.task_usage import COLUMNS, summarize, usage_text, usage_tsv
+from airflow_provider_sewer.execution.task_usage import TaskUsage
+from airflow_provider_sewer.reports.usage_summary import COLUMNS, summarize, usage_text, usage_tsv
 
 GIGABYTE = 1024.0**3
 REQUEST = {"cpus": 4.0, "mem_gb": 16.0, "timeout_min": 120.0}
