@@ -11,13 +11,14 @@ attempt, finishes the moves. No file moves before the records of all products of
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.fingerprints import Fingerprint, fingerprint_of
 from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, path_for_module
 from airflow_provider_sewer.execution.failed_products import remove_failed
-from airflow_provider_sewer.execution.product_moves import exists, file_names_in, owner_of, remove, replace, replace_all
+from airflow_provider_sewer.execution.product_moves import exists, remove, replace, replace_all
 from airflow_provider_sewer.execution.product_records import (
     mark_incomplete,
     products_in,
@@ -26,7 +27,7 @@ from airflow_provider_sewer.execution.product_records import (
     restore_record,
     write_record,
 )
-from airflow_provider_sewer.execution.staging_folders import naming_product
+from airflow_provider_sewer.execution.staging_folders import file_names_in, naming_product
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -104,7 +105,7 @@ def staging_folders(staged: Collection[StagedProduct]) -> list[StagingFolder]:
         atomic = {product: name for product, name in names.items() if product.atomic}
         written: dict[Product, list[str]] = {product: [] for product in names}
         for name in file_names_in(new, names.values()) if atomic else ():
-            written[owner_of(name, atomic)].append(name)
+            written[_owner_of(name, atomic)].append(name)
         folders.append(StagingFolder(new, products, written))
     return folders
 
@@ -367,3 +368,19 @@ def _move_into_place(staged: StagedProduct, beside: Sequence[str], leaving: Sequ
 
 def _all_beside(record: ProductRecord | None) -> set[str]:
     return set() if record is None else {*record.beside, *(record.leaving or ())}
+
+
+def _owner_of(name: str, products: Mapping[Product, str]) -> Product:
+    """Return the product that a file belongs to: the one with the most similar name, else one that is not temporary.
+
+    :param name: the name of the file.
+    :param products: names of the products that are written in the same folder.
+    """
+
+    def likeness(product: Product) -> tuple[int, bool]:
+        other = products[product]
+        is_like = name.startswith(other.partition(".")[0] or other)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(name, other, strict=False))
+        return (len([*same]) if is_like else 0, not product.temporary)
+
+    return max(products, key=likeness)

@@ -1,4 +1,4 @@
-"""Files of a product: the product itself and the files that its module writes beside it.
+"""Moves of products to their real paths, together with the files that their modules write beside them.
 
 A shapefile has several files, as have an ONNX model with external data and an alignment with its index. They are
 committed, saved as ``….failed`` and removed together.
@@ -10,42 +10,10 @@ import errno
 import os
 import shutil
 from contextlib import suppress
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.paths import OWN_FOLDER
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from airflow_provider_sewer.core.paths import Product
-
-
-def file_names_in(folder: str, besides: Iterable[str]) -> list[str]:
-    """Return the names in a staging directory, sorted.
-
-    :param folder: the directory; treated as empty if it does not exist.
-    :param besides: names to leave out: those of the products.
-    """
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return sorted({*os.listdir(folder)} - {*besides, OWN_FOLDER})
-    return []
-
-
-def owner_of(name: str, products: Mapping[Product, str]) -> Product:
-    """Return the product that a file belongs to: the one with the most similar name, else one that is not temporary.
-
-    :param name: the name of the file.
-    :param products: names of the products that are written in the same folder.
-    """
-
-    def likeness(product: Product) -> tuple[int, bool]:
-        other = products[product]
-        is_like = name.startswith(other.partition(".")[0] or other)
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(name, other, strict=False))
-        return (len([*same]) if is_like else 0, not product.temporary)
-
-    return max(products, key=likeness)
+    from collections.abc import Iterable
 
 
 def replace(staged: str, file: str, old: str) -> None:

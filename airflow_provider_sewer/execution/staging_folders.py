@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import FileSystemRefused
+from airflow_provider_sewer.core.paths import OWN_FOLDER
 from airflow_provider_sewer.core.trusted_files import make_own_folders
 from airflow_provider_sewer.execution.product_records import own_folder
 
@@ -124,3 +125,14 @@ def naming_product(task: str, product: Product, problem: str) -> Iterator[None]:
         where = error.filename2 or error.filename
         reason = f"{where}: {error.strerror}" if where else error.strerror
         raise FileSystemRefused(f"task {task!r}: product {product.path!r}: {problem}: {reason}") from None
+
+
+def file_names_in(folder: str, besides: Iterable[str]) -> list[str]:
+    """Return the names in a staging directory, sorted.
+
+    :param folder: the directory; treated as empty if it does not exist.
+    :param besides: names to leave out: those of the products.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return sorted({*os.listdir(folder)} - {*besides, OWN_FOLDER})
+    return []

@@ -9,7 +9,7 @@ from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.paths import Product, absolute_path
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
 from airflow_provider_sewer.execution.product_records import read_record
-from airflow_provider_sewer.execution.product_removal import remove_temporary
+from airflow_provider_sewer.execution.temporary_products import remove_temporary
 from airflow_provider_sewer.hooks.dag_runs import has_ended
 
 if TYPE_CHECKING:

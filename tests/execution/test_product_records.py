@@ -11,8 +11,8 @@ import pytest
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.execution.product_records import existing_products, read_record, write_record
-from airflow_provider_sewer.execution.product_removal import remove_temporary
 from airflow_provider_sewer.execution.staged_products import StagedProducts
+from airflow_provider_sewer.execution.temporary_products import remove_temporary
 from tests.execution.product_workspace import RECORD, lab, writer
 
 __all__ = ["lab"]
