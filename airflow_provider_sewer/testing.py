@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import DAG
 
-    from airflow_provider_sewer.execution.events import Outcome
+    from airflow_provider_sewer.execution.task_states import Outcome
 
 _HOME = pytest.StashKey[Path]()
 _SURROUNDING = pytest.StashKey[dict[str, str]]()

@@ -14,10 +14,10 @@ from airflow_provider_sewer.cli.run_command import COLORS, STATES
 from airflow_provider_sewer.core.errors import SewerError, unknown_name
 from airflow_provider_sewer.core.trusted_files import open_own
 from airflow_provider_sewer.execution.durations import duration_text
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.log_files import file_names
 from airflow_provider_sewer.execution.output import printable
 from airflow_provider_sewer.execution.state_file import LastRun, read_last_run, state_path
+from airflow_provider_sewer.execution.task_states import TaskState
 
 if TYPE_CHECKING:
     from typing import BinaryIO

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from airflow_provider_sewer.execution.durations import duration_text
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.output import printable
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,6 @@ from airflow_provider_sewer.core.errors import SewerError, StateError, Untrusted
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.trusted_files import make_private_folders
 from airflow_provider_sewer.execution.durations import duration_text
-from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState
 from airflow_provider_sewer.execution.interpreter import locate_interpreter
 from airflow_provider_sewer.execution.job_order import RunIdentity
 from airflow_provider_sewer.execution.log_files import LogFiles, file_names
@@ -27,6 +26,7 @@ from airflow_provider_sewer.execution.prefixed_lines import PrefixedLines
 from airflow_provider_sewer.execution.preflight import resolve_settings
 from airflow_provider_sewer.execution.run_record import RunRecorder
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state, records_since, state_path
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.execution.observer import Observer
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.trusted_files import make_folder, open_own_to_write
-from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

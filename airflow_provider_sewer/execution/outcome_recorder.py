@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.staleness import Decision
     from airflow_provider_sewer.core.task import Task
-    from airflow_provider_sewer.execution.events import Outcome
     from airflow_provider_sewer.execution.output import Stream
     from airflow_provider_sewer.execution.state_file import StateFile
+    from airflow_provider_sewer.execution.task_states import Outcome
 
 
 class RecordedOutcomes:

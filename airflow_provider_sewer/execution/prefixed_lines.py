@@ -8,8 +8,8 @@ import threading
 from typing import TYPE_CHECKING, TextIO
 
 from airflow_provider_sewer.execution.durations import duration_text
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.output import Stream, printable
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sewer.core.errors import StateError, UnreadableRecord
 from airflow_provider_sewer.core.formats import RUN_RECORD, VERSION_KEY
 from airflow_provider_sewer.core.trusted_files import open_own_to_write, parse_json, read_own
-from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.task_usage import NO_USAGE, TaskUsage
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.staleness import Decision
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
-    from airflow_provider_sewer.execution.events import Outcome
     from airflow_provider_sewer.execution.output import Stream
+    from airflow_provider_sewer.execution.task_states import Outcome
 
 #: Name of the file in the log folder.
 RUN_FILE = "run.jsonl"

@@ -8,9 +8,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_sewer.execution.concurrency_limits import capacities, usable_processors
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices
 from airflow_provider_sewer.execution.job_order import AheadSlot
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -17,7 +17,6 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.staleness import Decision
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices
 from airflow_provider_sewer.execution.job_messages import WarningLine
 from airflow_provider_sewer.execution.module_runner import RunEnvironment
@@ -34,6 +33,7 @@ from airflow_provider_sewer.execution.preflight import check_interpreters, rejec
 from airflow_provider_sewer.execution.process import GRACE, LONGEST_WAIT, Process
 from airflow_provider_sewer.execution.scheduler import Scheduler
 from airflow_provider_sewer.execution.task_runner import TaskRunner
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 from airflow_provider_sewer.execution.task_usage import NO_USAGE
 from airflow_provider_sewer.execution.temporary_products import TemporaryProducts
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.execution.cluster_jobs import ClusterJobs, TaskRun
-    from airflow_provider_sewer.execution.events import Observer
+    from airflow_provider_sewer.execution.observer import Observer
     from airflow_provider_sewer.execution.output import Stream
     from airflow_provider_sewer.execution.state_file import StateFile
 

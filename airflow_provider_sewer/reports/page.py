@@ -13,7 +13,7 @@ import pendulum
 
 from airflow_provider_sewer.core.trusted_files import open_own
 from airflow_provider_sewer.execution.durations import duration_text
-from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.exporters.diagram import printable
 from airflow_provider_sewer.exporters.svg import PAGE, STYLE, TaskMark, graph_svg
 from airflow_provider_sewer.reports.advice import GIGABYTE, advice_for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.task_states import TaskState
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord

@@ -8,7 +8,7 @@ from collections import defaultdict
 from statistics import quantiles
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.exporters.diagram import printable
 from airflow_provider_sewer.reports.advice import GIGABYTE, busy_cpus
 

@@ -13,10 +13,10 @@ import pytest
 from airflow_provider_sewer import Dependency, Product, Task, Workflow
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.staleness import ProductRecord
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.output import Stream
 from airflow_provider_sewer.execution.plan import Selection, make_plan, select_tasks
 from airflow_provider_sewer.execution.state_file import StateFile
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import StateError, UntrustedPath
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.state_file import StateFile, read_state, records_since
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.temporary_products import remove_temporary
 from airflow_provider_sewer.loaders.stages.pipeline_state import succeeded_stages
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer

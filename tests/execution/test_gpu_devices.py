@@ -7,9 +7,9 @@ import pytest
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.gpu_devices import GpuDevices, visible_devices
 from airflow_provider_sewer.execution.scheduler import Scheduler
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.log_files import LogFiles, file_names
 from airflow_provider_sewer.execution.output import Stream
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

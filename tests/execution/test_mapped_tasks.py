@@ -11,7 +11,7 @@ from airflow_provider_sewer.core.paths import Product
 from airflow_provider_sewer.core.recording import recording
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 if TYPE_CHECKING:

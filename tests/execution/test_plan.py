@@ -9,9 +9,9 @@ import pytest
 from airflow_provider_sewer import Dependency, External, Ignored, Product, Task, Workflow
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.fingerprints import fingerprint_of
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.plan import Selection, select_tasks
 from airflow_provider_sewer.execution.product_records import read_record
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 from tests.execution.product_workspace import Lab, lab, writer
 

@@ -6,9 +6,9 @@ import io
 import sys
 
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.output import Stream
 from airflow_provider_sewer.execution.prefixed_lines import PrefixedLines
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 
 TASK = Task("a task", "module")
 OUT, ERR = Stream.STDOUT, Stream.STDERR

@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_sewer import Dependency, Product, Workflow
 from airflow_provider_sewer.core.errors import UnreadableRecord
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 from tests.execution.product_workspace import lab, writer
 

@@ -14,9 +14,9 @@ import pytest
 
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import ProductError
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.temporary_products import remove_temporary
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
 

@@ -11,8 +11,8 @@ import pytest
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.core.errors import StateError, UnreadableRecord
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.run_record import RunRecorder, TaskRecord, read_run, recorded_runs
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 from airflow_provider_sewer.execution.task_usage import TaskUsage
 
 RECORD = Path(__file__).parents[1] / "records" / "1" / "run.jsonl"

@@ -8,8 +8,8 @@ import pytest
 
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.scheduler import Scheduler
+from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 
 SUCCEEDED = Outcome(TaskState.SUCCEEDED)
 FAILED = Outcome(TaskState.FAILED)

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from airflow_provider_sewer import Product
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
 

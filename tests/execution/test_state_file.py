@@ -12,8 +12,8 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import StateError, UnreadableRecord
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
+from airflow_provider_sewer.execution.task_states import TaskState
 from tests.execution.product_workspace import lab
 
 __all__ = ["lab"]

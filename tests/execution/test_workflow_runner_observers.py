@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.execution.events import Outcome
 from airflow_provider_sewer.execution.output import Stream
+from airflow_provider_sewer.execution.task_states import Outcome
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 from tests.execution.workflow_helpers import FAILED, HOLD, NOT_RUN, OK, STOPPED, Witness, states
 

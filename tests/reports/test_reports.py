@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.task_usage import TaskUsage
 from airflow_provider_sewer.reports.advice import advice_for
 from airflow_provider_sewer.reports.page import report_page

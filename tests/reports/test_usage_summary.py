@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord
+from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.execution.task_usage import TaskUsage
 from airflow_provider_sewer.reports.usage_summary import COLUMNS, summarize, usage_text, usage_tsv
 
