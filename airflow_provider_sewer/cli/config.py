@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from airflow_provider_sewer.cli.messages import write_message
+from airflow_provider_sewer.cli.messages import COLOR_MODES, write_message
 from airflow_provider_sewer.core.errors import SewerError, unknown_name
 from airflow_provider_sewer.core.execution_settings import resolve_relative
 from airflow_provider_sewer.core.secret_detection import looks_secret, masked_text
@@ -157,12 +157,12 @@ def _choice(value: Any, _: str) -> str | None:
     return value if value in RUN_ON else None
 
 
+def _color(value: Any, _: str) -> str | None:
+    return value if value in COLOR_MODES else None
+
+
 def _count(value: Any, _: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _switch(value: Any, _: str) -> bool | None:
-    return value if isinstance(value, bool) else None
 
 
 def _variables(value: Any, _: str) -> tuple[str, ...] | None:
@@ -205,5 +205,5 @@ SETTINGS = {
     "log_dir": Setting("a path", _path, "one below .sewer/logs"),
     "concurrent_tasks": Setting("a whole number above 0", _count, "number of processors; all jobs"),
     "limits": Setting(_TABLE, _amounts, "none"),
-    "color": Setting("true or false", _switch, "on a terminal, unless $NO_COLOR is set"),
+    "color": Setting(" or ".join(map(repr, COLOR_MODES)), _color, "auto"),
 }

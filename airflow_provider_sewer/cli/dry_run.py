@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.cli.messages import write_message
+from airflow_provider_sewer.cli.messages import colored, write_message
 from airflow_provider_sewer.cli.run_command import RunOptions, prepare
 from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask
@@ -53,8 +54,10 @@ def explain(workflow: Workflow, settings: ExecutionSettings, options: RunOptions
 
 
 def _describe(decision: Decision) -> str:
-    word = "may run" if not decision.is_sure else "runs" if decision.must_run else "does not run"
-    return f"{word:<12}  {decision.reason}"
+    word, color = ("runs", "cyan") if decision.must_run else ("does not run", "green")
+    if not decision.is_sure:
+        word, color = "may run", "yellow"
+    return f"{colored(f'{word:<12}', color, sys.stdout)}  {decision.reason}"
 
 
 def _interpreter(task: Task, options: RunOptions) -> str:

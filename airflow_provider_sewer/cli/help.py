@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from airflow_provider_sewer.cli.config import Configuration, configuration, variable
+from airflow_provider_sewer.cli.messages import COLOR_MODES, set_color
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,8 +79,28 @@ def _configured(ctx: click.Context) -> Configuration:
 option = functools.partial(click.option, cls=GroupedOption)
 
 
+_COLOR = GroupedOption(
+    ["--color"],
+    group=OUTPUT,
+    setting="color",
+    default="auto",
+    type=click.Choice(COLOR_MODES),
+    show_default=True,
+    expose_value=False,
+    callback=lambda *args: set_color(args[0], args[2]),
+    help="Colours: auto uses them on a terminal; NO_COLOR and FORCE_COLOR override that.",
+)
+
+
 class Command(click.Command):
-    """Command whose help lists options in groups; ``--inherit-env`` takes the variable names that follow it."""
+    """Command with ``--color``, whose help lists options in groups.
+
+    ``--inherit-env`` takes the variable names that follow it.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params.append(_COLOR)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments."""

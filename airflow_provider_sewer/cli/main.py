@@ -16,21 +16,23 @@ import click
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
 from airflow_provider_sewer.cli.help import OUTPUT, SLURM, Command, completed, is_given, option
-from airflow_provider_sewer.cli.messages import write_message
+from airflow_provider_sewer.cli.messages import set_color, write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
-    COLOR,
     EXCLUDE,
     JOBS,
     LIMIT,
     SELECT,
     WORKFLOW,
+    ConvertRequest,
     RunRequest,
     WorkflowFile,
+    convert_options,
     file_options,
     given_file,
     optional_file,
     run_options,
+    take_file_of_run,
     workflow_file,
 )
 from airflow_provider_sewer.core.errors import SewerError, with_short_values
@@ -61,12 +63,13 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         _prepare_streams()
+        set_color(ctx, "auto")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel discards the exit codes of tasks
         try:
             with signals.raise_signals():
                 return super().invoke(ctx)
         except SewerError as error:
-            write_message(f"sppe: {error}")
+            write_message(f"sppe: {error}", "red")
             ctx.exit(2)
         except click.UsageError as error:
             raise click.UsageError(with_short_values(error.format_message()), ctx=error.ctx) from None
@@ -137,6 +140,18 @@ _SLURM = option(
 )
 
 
+_RUN_DIR = option(
+    "--run-dir",
+    group=SLURM,
+    setting="run_dir",
+    type=click.Path(),
+    help="Folder for job directories, visible to all nodes. [default: ~/.sewer/runs]",
+)
+_LOG_DIR = option(
+    "--log-dir", setting="log_dir", type=click.Path(), help="Log folder of a run. [default: those below .sewer/logs]"
+)
+
+
 @main.command()
 @run_options
 @LIMIT
@@ -150,13 +165,7 @@ _SLURM = option(
 )
 @_ON
 @_SLURM
-@option(
-    "--run-dir",
-    group=SLURM,
-    setting="run_dir",
-    type=click.Path(),
-    help="Folder for job directories, visible to all nodes. [default: ~/.sewer/runs]",
-)
+@_RUN_DIR
 @option(
     "--ahead",
     group=SLURM,
@@ -172,7 +181,6 @@ _SLURM = option(
 )
 @option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print only warnings and failures.")
 @option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print each line, command and folder; no live table.")
-@COLOR
 @option("-n", "--dry-run", is_flag=True, help="Make all checks, print the commands of the tasks, and run none.")
 def run(
     request: RunRequest,
@@ -212,9 +220,11 @@ def run(
 
 @main.command()
 @run_options
+@LIMIT
 @_ON
 @_SLURM
-def explain(request: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
+@_RUN_DIR
+def explain(request: RunRequest, limits: dict[str, int], on: str, slurm: tuple[str, ...], run_dir: str | None) -> None:
     """Show for each task whether it would run, and the reason; for a Slurm job also its interpreter.
 
     The checks are those of a run. No task is started.
@@ -222,21 +232,21 @@ def explain(request: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
     from airflow_provider_sewer.cli.dry_run import explain
     from airflow_provider_sewer.cli.run_command import RunOptions
 
-    jobs = _slurm(slurm, None, is_enabled=on == "slurm", is_ahead=False)
+    jobs = _slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=False)
     options = RunOptions(
-        request.selection, request.resume, request.state, jobs=None, limits={}, log_dir=None, slurm=jobs
+        request.selection, request.resume, request.state, jobs=None, limits=limits, log_dir=None, slurm=jobs
     )
     settings = options.settings_here(request.settings)
     click.echo(explain(request.file.workflow(), settings, options, has_commands=False))
 
 
 @main.command()
-@file_options
+@convert_options
 @option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="Target format.")
 @option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
 @option("--print-only", is_flag=True, help="Print a complete new file instead of writing one.")
 @option("--launch-json-version", default="0.2.0", show_default=True)
-def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_version: str) -> None:
+def convert(request: ConvertRequest, output: str, print_only: bool, launch_json_version: str) -> None:
     """Write debug configurations for all tasks of a file, or of one workflow.
 
     Other content of launch.json is kept. A result of another task is that of the last run; a task with a value that no
@@ -244,7 +254,7 @@ def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_versi
     """
     from airflow_provider_sewer.cli.convert import convert
 
-    sys.exit(convert(file.tasks(), file.path, None if print_only else output, launch_json_version))
+    sys.exit(convert(request.tasks(), request.file.path, None if print_only else output, launch_json_version))
 
 
 @main.command()
@@ -279,7 +289,6 @@ _STATE = option("--state", type=click.Path(), help="State file of the run. [defa
 @optional_file
 @WORKFLOW
 @_STATE
-@COLOR
 def status(workflow: str | None, state: str | None) -> None:
     """Show the last run: its tasks, their states and the reasons of failures.
 
@@ -373,14 +382,14 @@ def init(folder: str) -> None:
 
 
 @main.command()
-@click.argument("run", required=False, type=click.Path())
+@click.argument("run", required=False, type=click.Path(), is_eager=True, callback=take_file_of_run)
+@_LOG_DIR
 @option("-o", "--output", type=click.Path(), help="Output file. [default: stdout]")
 @option("--format", "form", type=click.Choice(["html", "json", "tsv"]), help="[default: from --output, or html]")
-def report(run: str | None, output: str | None, form: str | None) -> None:
+def report(run: str | None, log_dir: str | None, output: str | None, form: str | None) -> None:
     """Report on a run: graph, timeline, used and requested resources, failures.
 
-    RUN is the log folder of a run, or a workflow file for its latest run. By default it is the latest run below
-    .sewer/logs.
+    RUN is the log folder of a run, or a workflow file for its latest run. By default it is the latest run.
     """
     from airflow_provider_sewer.cli import report_command
     from airflow_provider_sewer.exporters.text_files import replace_text
@@ -388,7 +397,7 @@ def report(run: str | None, output: str | None, form: str | None) -> None:
     form = form or (os.path.splitext(output or "")[1].lstrip(".") if output else "html")
     if form not in report_command.FORMATS:
         raise click.UsageError(f"--format must be html, json or tsv, got {form!r}")
-    record = report_command.find_run(run, os.path.join(".sewer", "logs"))
+    record = report_command.find_run(run, report_command.RunFolders(log_dir))
     text = report_command.report(record, form, os.path.dirname(os.path.abspath(output or "report")))
     if output is None:
         click.echo(text, nl=False)
@@ -399,16 +408,17 @@ def report(run: str | None, output: str | None, form: str | None) -> None:
 
 @main.command()
 @workflow_file
+@_LOG_DIR
 @option("--since", metavar="TIME", help="Only later runs: a date, or a duration such as 7d or 12h.")
 @option("--format", "form", default="text", type=click.Choice(["text", "tsv"]), show_default=True)
-def usage(path: str, since: str | None, form: str) -> None:
+def usage(path: str, log_dir: str | None, since: str | None, form: str) -> None:
     """Show requested and used resources of the jobs of a workflow file, and suggest smaller requests.
 
-    It reads the records of the runs below .sewer/logs and changes nothing.
+    It reads the records of the runs and changes nothing.
     """
     from airflow_provider_sewer.cli import report_command
 
-    click.echo(report_command.usage(path, os.path.join(".sewer", "logs"), since, form), nl=False)
+    click.echo(report_command.usage(path, report_command.RunFolders(log_dir), since, form), nl=False)
 
 
 @main.command()

@@ -13,6 +13,7 @@ from airflow_provider_sewer.execution.output import printable
 if TYPE_CHECKING:
     from typing import TextIO
 
+COLOR_MODES = ("auto", "always", "never")
 _NO_COLOUR_TERMINALS = ("", "dumb", "unknown")
 
 
@@ -33,15 +34,23 @@ def colored(text: str, color: str | None, stream: TextIO) -> str:
     return click.style(text, fg=color) if color and text and _shows_colors(stream) else text
 
 
+def set_color(context: click.Context, mode: str) -> None:
+    """Set whether a command and the messages after its end have colours.
+
+    :param mode: one of :data:`COLOR_MODES`. ``auto`` follows ``NO_COLOR``, ``FORCE_COLOR``, and then each stream.
+    """
+    has_color: bool | None = {"always": True, "never": False}.get(mode)
+    if mode == "auto" and os.environ.get("NO_COLOR"):
+        has_color = False
+    elif mode == "auto" and (forced := os.environ.get("FORCE_COLOR")) is not None:
+        has_color = bool(forced)
+    context.color = context.find_root().color = has_color
+
+
 def _shows_colors(stream: TextIO) -> bool:
-    """Return whether a stream shows colours: as ``--color`` requests, else as the environment and the stream allow."""
+    """Return whether a stream shows colours: as ``--color`` requests, else if it is a terminal with colours."""
     context = click.get_current_context(silent=True)
     if context is not None and context.color is not None:
         return context.color
-    if os.environ.get("NO_COLOR"):
-        return False
-    forced = os.environ.get("FORCE_COLOR")
-    if forced is not None:
-        return bool(forced)
     is_capable = os.environ.get("TERM", "") not in _NO_COLOUR_TERMINALS and os.environ.get("TTY_COMPATIBLE") != "0"
     return stream.isatty() and is_capable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from airflow_provider_sewer.cli.help import FILE, META_FILE, OUTPUT, PROCESS, TASKS, completed, is_given, option
+from airflow_provider_sewer.cli.help import FILE, META_FILE, PROCESS, TASKS, completed, is_given, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.secret_detection import secret_texts
@@ -35,6 +35,13 @@ def _take_file(ctx: click.Context, _parameter: click.Parameter, value: str | Non
     if META_FILE in ctx.meta:
         raise click.UsageError(f"the workflow file is given twice, as {ctx.meta[META_FILE]} and {value}", ctx)
     ctx.meta[META_FILE] = value
+
+
+def take_file_of_run(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Find the settings of a workflow file that is given in place of a log folder beside it."""
+    if value is not None and not os.path.isdir(value):
+        ctx.meta[META_FILE] = value
+    return value
 
 
 def given_file() -> str | None:
@@ -87,15 +94,6 @@ LIMIT = option(
     callback=lambda *args: _limits(completed(*args)),
     help="Use at most N of the resource R at once. Repeatable.",
 )
-COLOR = option(
-    "--color/--no-color",
-    group=OUTPUT,
-    setting="color",
-    default=None,
-    expose_value=False,
-    callback=lambda *args: _set_color(args[0], args[2]),
-    help="Use colours, or none. [default: on a terminal, unless $NO_COLOR is set]",
-)
 SELECT = option(
     "--select",
     group=TASKS,
@@ -110,15 +108,27 @@ EXCLUDE = option(
     metavar="TASKS",
     help="All tasks but these; syntax as for --select. Repeatable.",
 )
-_ENV = option(
-    "--env",
-    group=PROCESS,
-    setting="env",
-    multiple=True,
-    metavar="K=V",
-    callback=lambda *args: _variables(completed(*args)),
-    help="Environment variable; K alone passes on the current value. Repeatable.",
-)
+_Option = Callable[[_Command], _Command]
+
+
+def _env(group: str, text: str) -> _Option:
+    """Return ``--env``."""
+    return option(
+        "--env",
+        group=group,
+        setting="env",
+        multiple=True,
+        metavar="K=V",
+        callback=lambda *args: _variables(completed(*args)),
+        help=f"{text}; K alone passes on the current value. Repeatable.",
+    )
+
+
+def _python(group: str, text: str) -> _Option:
+    """Return ``-i``."""
+    return option("-i", "--python-interpreter", "python", group=group, setting="python", help=text)
+
+
 _EXTERNAL = option(
     "--read-with-interpreter",
     "external",
@@ -126,34 +136,30 @@ _EXTERNAL = option(
     is_flag=True,
     help="Load the file with the interpreter of -i and the variables of --env, for imports that only it has.",
 )
-_FILE_OPTIONS = (
-    option(
-        "-i",
-        "--python-interpreter",
-        "python",
-        group=FILE,
-        setting="python",
-        help="Interpreter for --read-with-interpreter. [default: python]",
-    ),
-    _EXTERNAL,
-    _ENV,
-    WORKFLOW,
-    ARGUMENTS,
-    JOBS,
+_WORKDIR = option(
+    "--workdir",
+    group=PROCESS,
+    setting="workdir",
+    type=click.Path(),
+    help="Working directory of tasks that set none. [default: current directory]",
+)
+_TASK_PYTHON = "Interpreter of tasks that set none."
+_TASK_ENV = _env(PROCESS, "Environment variable")
+_FILE_OPTIONS = (_EXTERNAL, WORKFLOW, ARGUMENTS, JOBS)
+_SHOW_OPTIONS = (
+    _python(FILE, "Interpreter for --read-with-interpreter. [default: python]"),
+    *_FILE_OPTIONS,
+    _env(FILE, "Environment variable for --read-with-interpreter"),
+)
+_CONVERT_OPTIONS = (
+    _python(PROCESS, f"{_TASK_PYTHON} [default: the one that VS Code selects]"),
+    *_FILE_OPTIONS,
+    _TASK_ENV,
+    _WORKDIR,
 )
 _RUN_OPTIONS = (
-    option(
-        "-i",
-        "--python-interpreter",
-        "python",
-        group=PROCESS,
-        setting="python",
-        help="Interpreter of tasks that set none. [default: python]",
-    ),
-    _EXTERNAL,
-    WORKFLOW,
-    ARGUMENTS,
-    JOBS,
+    _python(PROCESS, f"{_TASK_PYTHON} [default: python]"),
+    *_FILE_OPTIONS,
     option(
         "--resume", group=TASKS, is_flag=True, help="Run only tasks that have not succeeded yet, and those downstream."
     ),
@@ -170,7 +176,7 @@ _RUN_OPTIONS = (
     ),
     EXCLUDE,
     option("--state", group=TASKS, type=click.Path(), help="State file. [default: one below .sewer/state]"),
-    _ENV,
+    _TASK_ENV,
     option(
         "--inherit-env",
         "inherit",
@@ -180,13 +186,7 @@ _RUN_OPTIONS = (
         metavar="[NAME…]",
         help="Pass these variables of the shell to tasks that set no inherit_env; without a name, all.",
     ),
-    option(
-        "--workdir",
-        group=PROCESS,
-        setting="workdir",
-        type=click.Path(),
-        help="Working directory of tasks that set none. [default: current directory]",
-    ),
+    _WORKDIR,
 )
 
 
@@ -248,6 +248,24 @@ class WorkflowFile(NamedTuple):
         return tasks
 
 
+class ConvertRequest(NamedTuple):
+    """Request to convert the tasks of a workflow file.
+
+    :param file: workflow file.
+    :param settings: execution settings of tasks that have none.
+    """
+
+    file: WorkflowFile
+    settings: ExecutionSettings
+
+    def tasks(self) -> list[Task]:
+        """Load the tasks, and complete their settings.
+
+        :raises SewerError: when the file, a task or a workflow is invalid.
+        """
+        return [task.with_defaults(self.settings) for task in self.file.tasks()]
+
+
 class RunRequest(NamedTuple):
     """Request to run or explain a workflow.
 
@@ -274,7 +292,19 @@ def file_options(command: _Command) -> _Command:
         settings = ExecutionSettings.checked(python=python, env=more.pop("env"), folder=os.getcwd())
         return command(_file(path, settings, more, external=external), **more)
 
-    return workflow_file(_with(_FILE_OPTIONS, functools.wraps(command)(read)))
+    return workflow_file(_with(_SHOW_OPTIONS, functools.wraps(command)(read)))
+
+
+def convert_options(command: _Command) -> _Command:
+    """Add the options of a conversion; the command gets a :class:`ConvertRequest` as its first argument."""
+
+    def read(*, path: str, python: str | None, external: bool, **more: Any) -> Any:
+        settings = ExecutionSettings.checked(
+            python=python, env=more.pop("env"), workdir=more.pop("workdir"), folder=os.getcwd()
+        )
+        return command(ConvertRequest(_file(path, settings, more, external=external), settings), **more)
+
+    return workflow_file(_with(_CONVERT_OPTIONS, functools.wraps(command)(read)))
 
 
 def run_options(command: _Command) -> _Command:
@@ -315,10 +345,6 @@ def _with(options: tuple[Callable[[_Command], _Command], ...], command: _Command
     for add in reversed(options):
         command = add(command)
     return command
-
-
-def _set_color(ctx: click.Context, color: bool | None) -> None:
-    ctx.color = color
 
 
 def _module(value: str | None) -> str | None:

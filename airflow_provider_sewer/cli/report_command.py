@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import pendulum
 
 from airflow_provider_sewer.cli.messages import write_message
+from airflow_provider_sewer.cli.run_command import LOGS
 from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.execution.run_record import RUN_FILE, RunRecord, read_run, recorded_runs
 from airflow_provider_sewer.reports.accounted_usage import with_accounting
@@ -17,36 +19,55 @@ from airflow_provider_sewer.reports.usage_summary import summarize, usage_text, 
 FORMATS = ("html", "json", "tsv")
 
 
-def find_run(run: str | None, logs: str) -> RunRecord:
+class RunFolders(NamedTuple):
+    """Log folders in which runs are looked for.
+
+    :param log_dir: the log folder of one run, or of the last of several; ``None`` for those below ``.sewer/logs``.
+    """
+
+    log_dir: str | None
+
+    def __str__(self) -> str:
+        return f"in {os.path.abspath(self.log_dir)}" if self.log_dir else f"below {os.path.abspath(LOGS)}"
+
+    def records(self) -> list[str]:
+        """Return the records of the runs, the newest first."""
+        if self.log_dir is None:
+            return recorded_runs(LOGS)
+        record = os.path.join(self.log_dir, RUN_FILE)
+        return [record] if os.path.isfile(record) else []
+
+
+def find_run(run: str | None, folders: RunFolders) -> RunRecord:
     """Return a recorded run.
 
     :param run: log folder of a run, or a workflow file for its latest run; by default, the latest run of all.
-    :param logs: the folder of log folders.
+    :param folders: where to look for it.
     :raises StateError: when there is none.
     """
     if run is not None and os.path.isdir(run):
         return read_run(os.path.join(run, RUN_FILE))
-    for record in recorded_runs(logs):
+    for record in folders.records():
         found = read_run(record)
         if run is None or found.file == os.path.abspath(run):
             return found
     of_file = f" of {run}" if run else ""
-    raise StateError(f"no recorded run{of_file} below {os.path.abspath(logs)}; name the log folder of a run")
+    raise StateError(f"no recorded run{of_file} {folders}; name the log folder of a run")
 
 
-def usage(file: str, logs: str, since: str | None, form: str) -> str:
+def usage(file: str, folders: RunFolders, since: str | None, form: str) -> str:
     """Return the usage of the tasks of a workflow file over its recorded runs.
 
     :param file: the workflow file.
-    :param logs: the folder of log folders.
+    :param folders: where to look for them.
     :param since: date or duration; earlier runs are left out.
     :param form: ``text`` or ``tsv``.
     :raises StateError: when no job is recorded.
     """
-    runs = [run for run in map(read_run, recorded_runs(logs)) if run.file == os.path.abspath(file)]
+    runs = [run for run in map(read_run, folders.records()) if run.file == os.path.abspath(file)]
     summaries = summarize(_accounted(runs), since=_moment(since) if since else 0.0)
     if not summaries:
-        raise StateError(f"no finished job of {file} is recorded below {os.path.abspath(logs)}; run it with --on slurm")
+        raise StateError(f"no finished job of {file} is recorded {folders}; run it with --on slurm")
     return usage_tsv(summaries) if form == "tsv" else usage_text(summaries)
 
 

@@ -76,6 +76,7 @@ def test_paths_of_file_are_relative_to_it(shows) -> None:
 BAD = {
     "unknown key": ("pyton = 'x'", "unknown setting 'pyton'; did you mean 'python'?"),
     "type": ("concurrent_tasks = '4'", "concurrent_tasks must be a whole number above 0, got '4'"),
+    "color": ("color = true", "color must be 'auto' or 'always' or 'never', got True"),
     "choice": ("run_on = 'cloud'", "run_on must be 'local' or 'slurm', got 'cloud'"),
     "table": ("env = ['A=1']", "env must be a table, got ['A=1']"),
     "syntax": ("python =", "Invalid value (at end of document)"),
@@ -194,3 +195,24 @@ def test_run_names_variables_that_tasks_do_not_see(options, variables, unseen, s
 
     line = f"sppe: tasks do not see {unseen} of this shell; to pass one: --inherit-env NAME\n"
     assert (line in done.stderr) if unseen else ("do not see" not in done.stderr)
+
+
+@pytest.mark.parametrize("command", ["run", "explain"])
+def test_limits_of_file_are_checked_before_a_run(command: str, shows) -> None:
+    shows.write("flow.py", "from airflow_provider_sewer import Task\nTask('a', 'json.tool', resources={'gpu': 2})")
+    shows.write("sewer.toml", "limits = {gpu = 1}")
+
+    done = shows.run("--", command, "flow.py")
+
+    assert done.returncode == 2
+    assert "task 'a' needs 2 of 'gpu', but the limit is 1" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("flow.py",)], ids=str)
+def test_report_finds_run_in_log_dir_of_settings(arguments: tuple[str, ...], shows) -> None:
+    shows.write("sewer.toml", "log_dir = 'my logs'")
+    environment_of_task(shows)
+
+    done = shows.run("report", "--format", "tsv", *arguments)
+
+    assert "shows\tsucceeded" in done.stdout, done.stderr

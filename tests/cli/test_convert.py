@@ -128,3 +128,31 @@ def test_debugger_stops_at_breakpoint_in_converted_task(task: str, line: str, va
         assert variables[variable[0]] == variable[1]
     else:
         assert variables["words"] == "['--indent', '49']"
+
+
+@pytest.mark.parametrize("place", ["file", "variables", "options"])
+def test_convert_completes_tasks_with_settings(place: str, flow) -> None:
+    """They are those of `sppe run`; a secret is left to the environment of VS Code."""
+    options, variables = [], {}
+    if place == "file":
+        flow.write("sewer.toml", "python = 'venv/bin/python'\nworkdir = 'work'\nenv = {A = '1', API_TOKEN = 'hunter2'}")
+    elif place == "variables":
+        names = {"PYTHON": "venv/bin/python", "WORKDIR": "work", "ENV": "A=1 API_TOKEN=hunter2"}
+        variables = {f"SEWER_{name}": value for name, value in names.items()}
+    else:
+        options = ["-i", "venv/bin/python", "--workdir", "work", "--env", "A=1", "--env", "API_TOKEN=hunter2"]
+
+    flow.run("convert", "flow.py", "--to", "vscode", *options, env=variables)
+
+    written = configurations(flow)["square"]
+    assert (written["python"], written["cwd"]) == ("${workspaceFolder}/venv/bin/python", "${workspaceFolder}/work")
+    assert written["env"] == {"A": "1", "API_TOKEN": "${env:API_TOKEN}"}
+
+
+def test_converted_task_keeps_its_own_settings(flow) -> None:
+    flow.write("flow.py", "from airflow_provider_sewer import Task\nTask('t', 'json.tool', env={'A': 'own'})")
+    flow.write("sewer.toml", "env = {A = 'file', B = 'file'}")
+
+    flow.run("convert", "flow.py", "--to", "vscode")
+
+    assert configurations(flow)["t"]["env"] == {"A": "own", "B": "file"}

@@ -51,9 +51,10 @@ def test_verbose_run_in_terminal_prints_lines_and_folders(sppe, terminal) -> Non
     ("options", "env", "is_colored"),
     [
         ([], {}, True),
-        (["--no-color"], {}, False),
+        (["--color", "never"], {}, False),
         ([], {"NO_COLOR": "1"}, False),
-        (["--color"], {"NO_COLOR": "1"}, True),
+        (["--color", "always"], {"NO_COLOR": "1"}, True),
+        (["--color", "auto"], {"NO_COLOR": "1"}, False),
         ([], {"TERM": "dumb"}, False),
     ],
 )
@@ -74,3 +75,33 @@ def test_summary_in_file_has_no_colors(sppe) -> None:
     sppe.tasks(first="pass")
 
     assert "\x1b" not in sppe.run("run").stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "is_colored"),
+    [
+        ({}, [], False),
+        ({"FORCE_COLOR": "1"}, [], True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, [], False),
+        ({"FORCE_COLOR": "1"}, ["--color", "never"], False),
+        ({"NO_COLOR": "1"}, ["--color", "always"], True),
+        ({"SEWER_COLOR": "always"}, [], True),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "explain", "status", "show"])
+def test_color_in_file_is_as_requested(command: str, env, options, is_colored: bool, sppe) -> None:
+    """`show` prints an error here."""
+    sppe.tasks(first="pass")
+    sppe.run("run")
+    file = "missing.py" if command == "show" else "flow.py"
+
+    done = sppe.run("--", command, file, *options, env=env)
+
+    assert ("\x1b[" in done.stdout + done.stderr) is is_colored
+
+
+def test_every_command_has_color(sppe) -> None:
+    from airflow_provider_sewer.cli import main
+
+    shown = {name: sppe.run(name, "--help").stdout for name in main.commands}
+    assert [name for name, text in shown.items() if "--color [auto|always|never]" not in text] == []
