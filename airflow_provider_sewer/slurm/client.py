@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import SlurmSubmissionRejected, SlurmUnavailable
@@ -54,6 +55,10 @@ _FORGOTTEN = "Invalid job id specified"
 _NO_ACCOUNTING = "accounting storage is disabled"
 # sacct's messages before it prints nothing and exits with 0, where the name of slurmdbd's host cannot be resolved.
 _NOT_ASKED = re.compile(r"\bDBD_\w+ failure|\bPersistInit\b")
+# A message of all commands, for want of a file and of a DNS record of a server that has one.
+_NO_CONFIGURATION = "DNS SRV lookup failed"
+#: Seconds that the query of the configuration may take.
+_CONFIGURATION_PATIENCE = 10.0
 _TIMED_OUT = frozenset({124, 137})
 _NOT_FOUND = frozenset({126, 127})
 
@@ -209,6 +214,15 @@ class SlurmClient:
         except SlurmUnreachable:
             return None
 
+    def configuration_error(self) -> str:
+        """Return why Slurm's commands find no configuration; empty if they find one, or its server is unreachable.
+
+        :raises SlurmUnreachable: when this cannot be determined now.
+        """
+        # It reads the configuration, and queries no daemon.
+        done = self._run("scontrol", "show", "hostnames", "localhost")
+        return parsing.one_line(done.stderr) if done.returncode and _NO_CONFIGURATION in done.stderr else ""
+
     def array_limits(self) -> ArrayLimits:
         """Return the limits of the cluster's job arrays, which are queried once.
 
@@ -350,6 +364,21 @@ def require_slurm(otherwise: str = "run on this machine with cluster='local'") -
         raise SlurmUnavailable(
             f"{', '.join(missing)} not found on this machine's PATH; install Slurm's client there, or {otherwise}"
         )
+
+
+def require_configuration() -> None:
+    """Check that Slurm's commands have a configuration here; the controller need not answer.
+
+    :raises SlurmUnavailable: when there is no ``slurm.conf``, and no server that has one.
+    """
+    advice = "correct SLURM_CONF, or leave out --on slurm to run on this machine"
+    named = os.environ.get("SLURM_CONF")
+    if named is not None and not os.path.exists(named):  # Slurm's commands look for it again, for a minute
+        raise SlurmUnavailable(f"SLURM_CONF names {named or 'an empty path'}, which does not exist; {advice}")
+    with suppress(SlurmUnreachable):  # then each submission tries again
+        error = SlurmClient(patience=_CONFIGURATION_PATIENCE).configuration_error()
+        if error:
+            raise SlurmUnavailable(f"Slurm has no configuration on this machine: {error}; {advice}")
 
 
 def _environment() -> dict[str, str]:

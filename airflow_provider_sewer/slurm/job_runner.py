@@ -419,7 +419,14 @@ class JobRunner:
         while True:
             attempt = self._attempts.begin()
             self._current = attempt.directory
-            submission = Submission(cluster, attempt, self._notify, self._check, self.spec.slurm.max_pending_time)
+            submission = Submission(
+                cluster,
+                attempt,
+                self._notify,
+                self._check,
+                self.spec.slurm.max_pending_time,
+                controller_timeout=self.spec.controller_timeout,
+            )
             try:
                 products = self._products_of[attempt.directory.path] = JobProducts(self.task_run, attempt.directory)
                 if self._saves_task:
@@ -474,7 +481,8 @@ class JobRunner:
         )
         if attempt.in_array and isinstance(cluster, SlurmClient):
             return ArrayRegistration(cluster, attempt)
-        return Submission(cluster, attempt, self._notify, self._check, is_left=is_left)
+        timeout = self.spec.controller_timeout
+        return Submission(cluster, attempt, self._notify, self._check, is_left=is_left, controller_timeout=timeout)
 
 
 def _next(news: SimpleQueue[_News]) -> _News | None:

@@ -36,6 +36,7 @@ class JobSpec(NamedTuple):
     :param expected: how many instances the mapped task has; 0 if that is not known.
     :param active: the variables that describe the interpreter's environment.
     :param other_secrets: further values to mask, such as secrets in other fields of an operator.
+    :param controller_timeout: as for :class:`~airflow_provider_sewer.slurm.submission.Submission`.
     """
 
     instance: TaskInstance
@@ -46,6 +47,7 @@ class JobSpec(NamedTuple):
     expected: int = 0
     active: Sequence[str] = ()
     other_secrets: Sequence[str] = ()
+    controller_timeout: float | None = None
 
     @property
     def label(self) -> str:

@@ -61,6 +61,8 @@ class Submission:
     :param most_seconds: limit on waiting for the controller, or for room for another job.
     :param is_left: whether the attempt is abandoned, and its job is only looked up to be cancelled.
     :param shrink: shrinks an array for which there is no room, and returns whether that was possible.
+    :param controller_timeout: limit in seconds on waiting for a controller that does not answer, where ``most_seconds``
+        is not given.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Submission:
         *,
         is_left: bool = False,
         shrink: Callable[[], bool] | None = None,
+        controller_timeout: float | None = None,
     ) -> None:
         self._cluster = cluster
         self._attempt = attempt
@@ -84,7 +87,9 @@ class Submission:
         self._most_seconds = most_seconds
         self._is_left = is_left
         self._shrink = shrink
+        self._controller_timeout = controller_timeout
         self._began = time.time()
+        self._unanswered_since: float | None = None
         self._pause = _FIRST_PAUSE
         self._unclassified = 0
 
@@ -94,7 +99,8 @@ class Submission:
         """Submit a new attempt and return its job.
 
         :raises SlurmSubmissionRejected: when Slurm rejects it permanently.
-        :raises SlurmUnavailable: when it cannot be submitted from here.
+        :raises SlurmUnavailable: when it cannot be submitted from here, or without an answer within the controller
+            timeout.
         :raises SlurmPendingTooLong: when there are too many jobs, or there is no controller, for too long.
         :raises SlurmCancelled: when the attempt is cancelled meanwhile.
         :raises DuplicateJobName: when an attempt whose job directory is gone has the name.
@@ -146,6 +152,7 @@ class Submission:
                 f"{self._name} could not be submitted in {self._unclassified} tries; last error: {busy}",
                 run_directory=self._directory.path,
             )
+        self._record_answer(has_answered=busy.is_full)
         self._report(WarningLine(f"Not submitted yet, trying again {self._until_text()}: {busy}"))
 
     # -- An earlier one ------------------------------------------------------------------------------------------------
@@ -210,6 +217,7 @@ class Submission:
             try:
                 with _SLOTS.taken(self._check_cancelled):
                     known = self._cluster.find(self._name, self._directory.path)
+                self._record_answer(has_answered=True)
                 if known is not None or not (has_begun and in_accounting):
                     return known
                 return AccountingQueue.of(self._cluster).ask(self._find_in_accounting, self._check_cancelled)
@@ -218,6 +226,7 @@ class Submission:
                     f"cannot look for {self._name}: {error}", run_directory=self._directory.path
                 ) from None
             except SlurmUnreachable as error:
+                self._record_answer(has_answered=False)
                 self._report(
                     WarningLine(
                         f"Cannot look for {self._name} before its submission; trying again {self._until_text()}: "
@@ -243,14 +252,36 @@ class Submission:
             self._notify(WarningLine(f"Cannot record Slurm job {job_id} ({self._name}) in its job directory: {error}"))
         return job
 
+    def _record_answer(self, *, has_answered: bool) -> None:
+        """Record whether the controller answers, for the limit on waiting for it."""
+        if has_answered:
+            self._unanswered_since = None
+        elif self._unanswered_since is None:
+            self._unanswered_since = time.time()
+
+    @property
+    def _answer_due(self) -> float | None:
+        """Return when the controller must have answered; ``None`` if it answers, or there is no limit."""
+        if self._most_seconds is not None or self._controller_timeout is None or self._unanswered_since is None:
+            return None
+        return self._unanswered_since + self._controller_timeout
+
     def _until_text(self) -> str:
-        if self._most_seconds is None:
-            return "without a limit (set max_pending_time to have one)"
-        return f"until {clock(self._began + self._most_seconds)} (max_pending_time)"
+        if self._most_seconds is not None:
+            return f"until {clock(self._began + self._most_seconds)} (max_pending_time)"
+        if self._answer_due is not None:
+            return f"until {clock(self._answer_due)} (set max_pending_time to change that)"
+        return "without a limit (set max_pending_time to have one)"
 
     # -- Waiting -------------------------------------------------------------------------------------------------------
 
     def _wait(self, *, at_most: float = _LONGEST_PAUSE) -> None:
+        if self._answer_due is not None and time.time() > self._answer_due:
+            raise SlurmUnavailable(
+                f"{self._name} could not be submitted: no answer from Slurm for {self._controller_timeout:g} s; "
+                f"{self._reported}",
+                run_directory=self._directory.path,
+            )
         if self._most_seconds is not None and time.time() - self._began > self._most_seconds:
             raise SlurmPendingTooLong(
                 f"{self._name} could not be submitted within max_pending_time, {self._most_seconds:g} s; "

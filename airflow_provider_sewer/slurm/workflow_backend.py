@@ -19,7 +19,7 @@ from airflow_provider_sewer.execution.preflight import reject_template
 from airflow_provider_sewer.execution.process import GRACE
 from airflow_provider_sewer.execution.task_usage import TaskUsage
 from airflow_provider_sewer.slurm.attempts import TaskInstance
-from airflow_provider_sewer.slurm.client import require_slurm
+from airflow_provider_sewer.slurm.client import require_configuration, require_slurm
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set, checked_variables
 from airflow_provider_sewer.slurm.job_spec import JobSpec
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.task_runner import TaskRunner
     from airflow_provider_sewer.slurm.job import Job
 
+#: Default of the seconds that a submission waits for a controller that does not answer.
+_CONTROLLER_TIMEOUT = 3600.0
+
 
 class WorkflowJobs:
     """Converts the tasks of a run to Slurm jobs.
@@ -44,6 +47,8 @@ class WorkflowJobs:
     :param options: options of sbatch by their long names, for those that neither a task nor ``settings`` gives.
     :param ahead: whether tasks are submitted before their predecessors have ended, where possible.
     :param grace: seconds between SIGTERM and SIGKILL when a job is stopped.
+    :param controller_timeout: seconds that a submission waits for a controller that does not answer, unless the
+        settings have ``max_pending_time``.
     """
 
     def __init__(
@@ -53,10 +58,12 @@ class WorkflowJobs:
         options: Mapping[str, Any] = MappingProxyType({}),
         ahead: bool = False,
         grace: float = GRACE,
+        controller_timeout: float = _CONTROLLER_TIMEOUT,
     ) -> None:
         self._settings = settings.with_fallback(DEFAULTS)._replace(cluster="slurm")
         self._options = options
         self._grace = grace
+        self._controller_timeout = controller_timeout
         self.ahead = ahead
         self.origin = RunIdentity("", "", "")
 
@@ -73,12 +80,13 @@ class WorkflowJobs:
     def check(self, tasks: Iterable[Task]) -> None:
         """Validate all tasks before any submission.
 
-        :raises SewerError: when there is no Slurm, only Airflow knows a job's settings, or a task's environment cannot
-            be set in a job.
+        :raises SewerError: when there is no Slurm or no configuration of it, only Airflow knows a job's settings, or a
+            task's environment cannot be set in a job.
         """
         jobs = [task for task in tasks if self.runs_on_slurm(task)]
         if jobs:
             require_slurm("leave out --on slurm to run on this machine")
+            require_configuration()
         for task in jobs:
             slurm = self._slurm_of(task)
             reject_template(task, slurm.slurm, slurm.run_dir)
@@ -157,6 +165,7 @@ class WorkflowJobs:
             slurm=self._slurm_of(task),
             secret_env={},
             grace=self._grace,
+            controller_timeout=self._controller_timeout,
             active=interpreter_variables(settings.env, settings.inherit_env),
         )
 

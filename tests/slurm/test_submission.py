@@ -173,6 +173,30 @@ def test_stopped_controller_is_waited_for_up_to_max_pending_time(plan, jobs, slu
     assert seen(slurm, planned) == []
 
 
+@pytest.mark.usefixtures("quick_tries")
+def test_controller_timeout_ends_submission_that_slurm_does_not_answer(plan, jobs, slurm):
+    """`sppe run` has one; the log line names the end of the wait."""
+    planned = plan("say('done')")._replace(controller_timeout=1.0)
+    slurm.put_in_front("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    run = jobs.follow(planned)
+    run._thread.join(60)
+    assert isinstance(run.error, SlurmUnavailable)
+    assert re.search(
+        r"no answer from Slurm for 1 s; Cannot look for .* again until 2.* \(set max_pending_time ", str(run.error)
+    )
+
+
+@pytest.mark.usefixtures("quick_tries")
+def test_controller_timeout_does_not_limit_wait_for_room(plan, jobs, slurm):
+    """A controller with a full queue answers."""
+    planned = plan("say('done')")._replace(controller_timeout=0.01)
+    words = "sbatch: error: Batch job submission failed: Resource temporarily unavailable"
+    slurm.put_in_front("sbatch", failing(words, 3))
+    run = jobs.follow(planned)
+    assert run.succeeds() == "done"
+    assert slurm.counted("sbatch") == 4
+
+
 def test_forgotten_job_is_lost_and_new_owner_of_id_untouched(make_slurm, talk_to, tmp_path):
     """The controller is killed before it has saved the job, and gives the id to a job of another user."""
     slurm = talk_to(make_slurm(nodes=1))
