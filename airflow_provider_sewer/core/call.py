@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Tuple
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.size_limits import invalid_reason
@@ -26,15 +26,12 @@ class Call(NamedTuple):
 
     :param target: the module's name, or ``module:function``.
     :param argv: all arguments of the interpreter.
+    :param kwargs: a function's keyword arguments as JSON, its last argument; ``None`` for a module.
     """
 
     target: str
-    argv: tuple[str, ...]
-
-    @property
-    def kwargs(self) -> str | None:
-        """Return a function's keyword arguments as JSON; ``None`` for a module."""
-        return self.argv[-1] if ":" in self.target else None
+    argv: Tuple[str, ...]
+    kwargs: Optional[str] = None
 
     def reading(self, file: str) -> Call:
         """Return the same call with a function's keyword arguments in a file, as it is started.
@@ -43,7 +40,7 @@ class Call(NamedTuple):
 
         :param file: its absolute path; its content is :attr:`kwargs`, in UTF-8 with ``surrogateescape``.
         """
-        return self._replace(argv=(*self.argv[:-1], file)) if ":" in self.target else self
+        return self if self.kwargs is None else self._replace(argv=(*self.argv[:-1], file))
 
     @property
     def module(self) -> str:
@@ -53,7 +50,7 @@ class Call(NamedTuple):
     @property
     def is_function(self) -> bool:
         """Return whether the call is that of a function."""
-        return ":" in self.target
+        return self.kwargs is not None
 
 
 def module_call(module: str, arguments: Sequence[str]) -> Call:
@@ -66,7 +63,8 @@ def function_call(function: str, kwargs: Mapping[str, Any]) -> Call:
 
     :raises InvalidTask: when JSON cannot represent an argument.
     """
-    return Call(function, ("-c", CALLER, function, _json(kwargs)))
+    text = _json(kwargs)
+    return Call(function, ("-c", CALLER, function, text), text)
 
 
 def checked_function(function: Any) -> str:

@@ -96,16 +96,12 @@ class Attempt(NamedTuple):
 
         :raises SlurmUnavailable: when that is not possible.
         """
-        path = self.directory.path
-        try:
-            write()
-        except FileNotFoundError:
-            if os.path.isdir(path):  # otherwise it was removed, and a job without it cannot begin
-                raise
-        except OSError as error:
-            raise SlurmUnavailable(
-                f"run_dir: cannot write into {path!r}: {error.strerror}", run_directory=path
-            ) from None
+        with self.directory.writing():
+            try:
+                write()
+            except FileNotFoundError:
+                if os.path.isdir(self.directory.path):  # otherwise it was removed, and a job without it cannot begin
+                    raise
 
 
 class Attempts:

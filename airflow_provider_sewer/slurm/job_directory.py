@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.atomic_file import write_atomically
-from airflow_provider_sewer.core.errors import UnreadableRecord
+from airflow_provider_sewer.core.errors import SlurmUnavailable, UnreadableRecord
 from airflow_provider_sewer.core.formats import (
     ATTEMPT,
     CANCELLED,
@@ -39,7 +39,7 @@ from airflow_provider_sewer.core.trusted_files import (
 from airflow_provider_sewer.slurm.job_records import ExitRecord, Monitor, StartRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Bytes that a record of a worker may have, such as the parameters of a task or the members of an array.
 LARGEST_SAVED = 64 * 1024 * 1024
@@ -108,6 +108,26 @@ class JobDirectory:
         except OSError:
             return False
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Name the directory in errors of the file system in the block.
+
+        :raises SlurmUnavailable: for such an error.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise SlurmUnavailable(
+                f"run_dir: cannot write into {self.path!r}: {error.strerror}", run_directory=self.path
+            ) from None
+
+    def write(self, path: str, text: str, *, lasts: bool = True) -> None:
+        """Write one of its files atomically, for the owner alone.
+
+        :param lasts: whether it must survive a crash of the machine right after.
+        """
+        write_atomically(path, text.encode("utf-8", "surrogateescape"), lasts=lasts)
+
     # -- Attempt and its end: written by workers -----------------------------------------------------------------------
 
     def write_attempt(self, attempt: Mapping[str, Any]) -> None:
@@ -126,7 +146,7 @@ class JobDirectory:
 
         :param lasts: whether this is its only record.
         """
-        self._write(self._job, json.dumps(job), lasts=lasts)
+        self.write(self._job, json.dumps(job), lasts=lasts)
 
     def read_job(self) -> dict[str, Any] | None:
         """Return the submitted job, if it is known.
@@ -140,7 +160,7 @@ class JobDirectory:
 
     def write_task(self, task: Mapping[str, Any]) -> None:
         """Record the task to run."""
-        self._write(self.task, json.dumps(task))
+        self.write(self.task, json.dumps(task))
 
     def read_task(self) -> Any:
         """Return the recorded task; ``None`` if there is none.
@@ -218,7 +238,7 @@ class JobDirectory:
 
     def write_monitor(self, follower: Monitor) -> None:
         """Record the process that monitors the job from now on."""
-        self._write(self.monitor, json.dumps(MONITOR.packed(follower)), lasts=False)
+        self.write(self.monitor, json.dumps(MONITOR.packed(follower)), lasts=False)
 
     def read_monitor(self) -> Monitor | None:
         """Return the process that monitors the job; ``None`` if there is none."""
@@ -237,19 +257,11 @@ class JobDirectory:
 
     # -- Input of the job ----------------------------------------------------------------------------------------------
 
-    def write_script(self, text: str) -> None:
-        """Write the job script."""
-        self._write(self.script, text)
-
-    def write_arguments(self, kwargs: str) -> None:
-        """Write a function's keyword arguments."""
-        self._write(self.arguments, kwargs)
-
     def write_variables(self, public: str, secret: str) -> None:
         """Write the shell text that sets the variables, and the text that sets the secret ones."""
-        self._write(self.environment, public)
+        self.write(self.environment, public)
         if secret:
-            self._write(self.secrets, secret)
+            self.write(self.secrets, secret)
 
     def forget_secrets(self) -> None:
         """Remove the secret variables, and the key to the secrets in a trigger's arguments, if they still exist."""
@@ -263,11 +275,11 @@ class JobDirectory:
             with suppress(FileNotFoundError), open_own(path) as file:
                 text = file.read().decode("utf-8", "surrogateescape")
                 if (masked := mask(text)) != text:
-                    self._write(path, masked)
+                    self.write(path, masked)
 
     def write_key(self, key: bytes) -> None:
         """Write the key to the secrets in the arguments of a trigger."""
-        self._write(self._key, key.decode("ascii"))
+        self.write(self._key, key.decode("ascii"))
 
     def read_key(self) -> bytes:
         """Return the key to the secrets in the arguments of a trigger.
@@ -370,14 +382,7 @@ class JobDirectory:
         return os.path.join(self.path, name)
 
     def _write_record(self, kind: Format, path: str, fields: Mapping[str, Any], *, lasts: bool = True) -> None:
-        self._write(path, json.dumps(kind.written(fields)), lasts=lasts)
-
-    def _write(self, path: str, text: str, *, lasts: bool = True) -> None:
-        """Write a file atomically, for the owner alone.
-
-        :param lasts: whether it must survive a crash of the machine right after.
-        """
-        write_atomically(path, text.encode("utf-8", "surrogateescape"), lasts=lasts)
+        self.write(path, json.dumps(kind.written(fields)), lasts=lasts)
 
     @staticmethod
     def _read_record(kind: Format, path: str, *, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.attempts import Attempt
     from airflow_provider_sewer.slurm.backend import JobBackend
     from airflow_provider_sewer.slurm.job_result import JobResult
-    from airflow_provider_sewer.slurm.job_script import JobScript
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from airflow_provider_sewer.slurm.status_poller import StatusUpdate
 
@@ -431,10 +430,13 @@ class JobRunner:
                 products = self._products_of[attempt.directory.path] = JobProducts(self.task_run, attempt.directory)
                 if self._saves_task:
                     save_task(attempt.directory, self.spec.task)
-                script = self.spec.script(attempt.name, products.begin(attempt.name))
-                if self.spec.shares_array and isinstance(cluster, SlurmClient):
-                    return self._register(ArrayRegistration(cluster, attempt), attempt, script)
-                return submission.submit(script)
+                call = products.begin(attempt.name)
+                array = cluster if self.spec.shares_array and isinstance(cluster, SlurmClient) else None
+                with attempt.directory.writing():
+                    self.spec.script(attempt.name, call, in_array=array is not None).write(attempt.directory)
+                if array is not None:
+                    return ArrayRegistration(array, attempt).register(self.spec.member(attempt.directory.path))
+                return submission.submit()
             except DuplicateJobName as duplicate:
                 self._notify(WarningLine(f"Cancelling {duplicate.job}: its job directory was removed"))
                 self._previous(attempt).abandon(duplicate.job)
@@ -451,9 +453,6 @@ class JobRunner:
                 self._give_up(cluster, attempt)
                 self._products(attempt.directory).discard()
                 raise
-
-    def _register(self, place: ArrayRegistration, attempt: Attempt, script: JobScript) -> PendingJob:
-        return place.register(script._replace(in_array=True), self.spec.member(attempt.directory.path))
 
     def _products(self, directory: JobDirectory) -> JobProducts:
         """Return the products of an attempt, which this process or another one has begun."""

@@ -98,21 +98,29 @@ class JobScript(NamedTuple):
         secret = {name: value for name, value in self.env.items() if is_secret(name, value)} | {**self.secret_env}
         secret = {name: value for name, value in secret.items() if name not in _OF_EACH_PROCESS}
         plain = {name: value for name, value in self.env.items() if name not in secret}
-        argv = self.call.reading(directory.arguments).argv
+        argv = self.call.argv
+        if self.call.kwargs is not None:
+            argv = self.call.reading(directory.arguments).argv
+            directory.write(directory.arguments, self.call.kwargs)
         words = _secret_words(argv, Secrets([*secret_texts(secret), *self.secret_env.values(), *self.other_secrets]))
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
         quoted = [f'"${_WORD}{index}"' if index in words else _quoted(word) for index, word in enumerate(argv)]
         command = " ".join(["sewer_run", python, "-u", *quoted])
-        directory.write_script(self._text(directory, command, has_secrets=bool(secret or words)))
+        resources = {name: value for name, value in with_warning_signal(self.resources).items() if name not in INSIDE}
+        resources.pop("array_parallelism", None)
+        if "teardown" in self.resources:
+            resources["teardown"] = _unix_lines(self.resources["teardown"])
+        output, options = JobDirectory(escaped_pattern(directory.path)), requeue_option(self.requeue)
+        setup = self._setup(directory, has_secrets=bool(secret or words))
+        text = sbatch_script(directory, output, command, self.name, setup, resources, options)
+        directory.write(directory.script, text)
         hidden = "".join(f"{_WORD}{index}={shlex.quote(word)}\n" for index, word in words.items())
         directory.write_variables(_exports(plain), _exports(secret) + hidden)
-        if self.call.kwargs is not None:
-            directory.write_arguments(self.call.kwargs)
 
-    def _text(self, directory: JobDirectory, command: str, *, has_secrets: bool) -> str:
-        resources = with_warning_signal(self.resources)
-        srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
-        srun = ["srun", "--unbuffered", *srun_args] if uses_srun else []
+    def _setup(self, directory: JobDirectory, *, has_secrets: bool) -> list[str]:
+        """Return the lines before the command."""
+        given = self.resources
+        srun = ["srun", "--unbuffered", *given.get("srun_args", ())] if given.get("use_srun") else []
         settings = {
             "sewer_dir": directory.path,
             "sewer_owned": _owned(directory),
@@ -127,16 +135,12 @@ class JobScript(NamedTuple):
         frame = _frame(settings, srun) + _activation(self.python, self.active)
         # With `set -k` in `setup`, bash would take an argument such as a=b for a variable. The empty line is for a
         # `setup` that ends in "\\".
-        setup = [frame, *_unix_lines(resources.pop("setup", ())), "", "builtin set +k"]
-        if resources.get("login_environment") is False:
+        setup = [frame, *_unix_lines(given.get("setup", ())), "", "builtin set +k"]
+        if given.get("login_environment") is False:
             setup.insert(0, _WITHOUT_LOGIN)
-        if resources.pop("stderr_to_stdout", False):
+        if given.get("stderr_to_stdout"):
             setup.insert(1, "exec 2>&1")
-        if "teardown" in resources:
-            resources["teardown"] = _unix_lines(resources["teardown"])
-        resources.pop("array_parallelism", None)
-        output = JobDirectory(escaped_pattern(directory.path))
-        return sbatch_script(directory, output, command, self.name, setup, resources, requeue_option(self.requeue))
+        return setup
 
 
 class ArrayScript(NamedTuple):
@@ -175,7 +179,7 @@ class ArrayScript(NamedTuple):
             resources,
             {"array": number_ranges(self.numbers) + (f"%{most}" if most else ""), **requeue_option(self.requeue)},
         )
-        directory.write_script(text)
+        directory.write(directory.script, text)
 
 
 def runs_srun(directory: JobDirectory) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.formats import TASK
 from airflow_provider_sewer.core.secret_detection import secret_texts
@@ -78,11 +77,12 @@ class JobSpec(NamedTuple):
         options = ArrayOptions(self.label, resources, bool(self.slurm.requeue), self.slurm.max_pending_time)
         return ArrayMember(path, self.instance.map_index, self.expected, self.slurm.array_wait or 0.0, options)
 
-    def script(self, name: str, call: Call) -> JobScript:
+    def script(self, name: str, call: Call, *, in_array: bool = False) -> JobScript:
         """Return its job script.
 
         :param name: the job's name.
         :param call: the interpreter's command.
+        :param in_array: whether it is run by an array task.
         """
         return JobScript(
             name=name,
@@ -94,6 +94,7 @@ class JobSpec(NamedTuple):
             resources=_resources_of(self.slurm),
             requeue=bool(self.slurm.requeue),
             grace=self.grace,
+            in_array=in_array,
             orphan_timeout=_orphan_timeout_of(self.slurm),
             active=self.active,
             other_secrets=self.other_secrets,
@@ -117,12 +118,8 @@ def save_task(directory: JobDirectory, task: Task) -> None:
     :raises InvalidTask: for a field that JSON cannot represent.
     :raises SlurmUnavailable: when it cannot be written.
     """
-    try:
+    with directory.writing():
         directory.write_task(tasks_to_data([task.with_settings(ExecutionSettings(workdir=task.settings.workdir))]))
-    except OSError as error:
-        raise SlurmUnavailable(
-            f"run_dir: cannot write into {directory.path!r}: {error.strerror}", run_directory=directory.path
-        ) from None
 
 
 def load_task(directory: JobDirectory, now: Task) -> Task:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_sewer.slurm.attempts import Attempt
-    from airflow_provider_sewer.slurm.job_script import ArrayScript, JobScript
 
 #: Seconds between two tries, at first and at most; each pause is drawn from half to one and a half of it.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -95,8 +94,8 @@ class Submission:
 
     # -- A new attempt -------------------------------------------------------------------------------------------------
 
-    def submit(self, script: JobScript | ArrayScript) -> Job:
-        """Submit a new attempt and return its job.
+    def submit(self) -> Job:
+        """Submit a new attempt, whose script is written, and return its job.
 
         :raises SlurmSubmissionRejected: when Slurm rejects it permanently.
         :raises SlurmUnavailable: when it cannot be submitted from here, or without an answer within the controller
@@ -106,10 +105,6 @@ class Submission:
         :raises DuplicateJobName: when an attempt whose job directory is gone has the name.
         """
         self._record_intent()
-        try:
-            script.write(self._directory)
-        except OSError as error:
-            raise self._unwritable(error) from None
         if (known := self._find(has_begun=False)) is not None:
             raise DuplicateJobName(Job.of(known, self._name, self._directory, self._cluster, time.time()))
         return self._until_taken()
@@ -139,10 +134,8 @@ class Submission:
 
     def _record_intent(self) -> None:
         """Record that a submission begins now, so that another process knows for how long to wait for it."""
-        try:
+        with self._directory.writing():
             self._attempt.record_intent(self._cluster.kind, self._began, time.time())
-        except OSError as error:
-            raise self._unwritable(error) from None
 
     def _handle_retryable(self, busy: SubmissionRetryable) -> None:
         """Accept a failed submission, unless it keeps failing for unclassified reasons."""
@@ -310,7 +303,3 @@ class Submission:
         if text != self._reported:
             self._reported = text
             self._notify(text)
-
-    def _unwritable(self, error: OSError) -> SlurmUnavailable:
-        path = self._directory.path
-        return SlurmUnavailable(f"run_dir: cannot write into {path!r}: {error.strerror}", run_directory=path)

@@ -26,12 +26,8 @@ def encrypt_secrets(secrets: Collection[str], directory: JobDirectory) -> str | 
     from cryptography.fernet import Fernet
 
     key = Fernet.generate_key()
-    try:
+    with directory.writing():
         directory.write_key(key)
-    except OSError as error:
-        raise SlurmUnavailable(
-            f"run_dir: cannot write into {directory.path!r}: {error.strerror}", run_directory=directory.path
-        ) from None
     return Fernet(key).encrypt(json.dumps(list(secrets)).encode()).decode()
 
 

@@ -141,7 +141,9 @@ class ArrayPlanner:
         )
         try:
             if not (array.directory.read_attempt() and submission.reattach()):
-                submission.submit(array.script())
+                with array.directory.writing():
+                    array.script().write(array.directory)
+                submission.submit()
         except DuplicateJobName as duplicate:
             notify(WarningLine(f"Cancelling {duplicate.job}: the folder of its array was removed"))
             cancel_submission(self._cluster, array.name, array.directory)

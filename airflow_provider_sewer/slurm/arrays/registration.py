@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.errors import SlurmUnavailable, UnreadableRecord
+from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.slurm.arrays.array_folder import ArrayFolder
 from airflow_provider_sewer.slurm.arrays.job_array import folder_of
 from airflow_provider_sewer.slurm.arrays.member_queue import MemberQueue
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember
     from airflow_provider_sewer.slurm.attempts import Attempt
     from airflow_provider_sewer.slurm.client import SlurmClient
-    from airflow_provider_sewer.slurm.job_script import JobScript
 
 
 class ArrayRegistration:
@@ -34,19 +33,14 @@ class ArrayRegistration:
         self._directory = attempt.directory
         self._folder = folder_of(attempt.directory.path)
 
-    def register(self, script: JobScript, member: ArrayMember) -> PendingJob:
-        """Register the attempt for its array.
+    def register(self, member: ArrayMember) -> PendingJob:
+        """Register the attempt, whose script is written, for its array.
 
         :raises SlurmUnavailable: when the job directory cannot be written.
         """
         now = time.time()
-        try:
+        with self._directory.writing():
             self._attempt._replace(in_array=True).record_intent(self._cluster.kind, now, now)
-            script.write(self._directory)
-        except OSError as error:
-            path = self._directory.path
-            message = f"run_dir: cannot write into {path!r}: {error.strerror}"
-            raise SlurmUnavailable(message, run_directory=path) from None
         MemberQueue(self._folder).register(member)
         return self._pending()
 
