@@ -24,8 +24,8 @@ from airflow_provider_sewer.core.paths import Dependency, External, Product
 from airflow_provider_sewer.core.serialization import tasks_of_data, tasks_to_data
 from airflow_provider_sewer.core.staleness import Inputs, ProductRecord
 from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.execution.disk_cache import DiskCache
 from airflow_provider_sewer.execution.failed_products import remove_failed
-from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
 from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state

@@ -21,13 +21,14 @@ from click.testing import CliRunner
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.cli.main import main
 from airflow_provider_sewer.core.errors import SewerError
-from airflow_provider_sewer.execution.interpreter_cache import DiskCache
+from airflow_provider_sewer.execution.disk_cache import DiskCache
 from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.slurm.attempts import Attempts, TaskInstance
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.job_usage import usage_of
-from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_line_between
+from airflow_provider_sewer.slurm.last_lines import last_line_between
+from airflow_provider_sewer.slurm.log_tailer import JobLogs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,6 +24,8 @@ MAX_EDGES = 1_000_000
 MAX_FILE_BYTES = 16 * 1024 * 1024
 #: Maximum bytes of one argument, or of one ``NAME=value``, in Linux: 128 KiB, less the final NUL.
 MAX_BYTES = 131_071
+#: Maximum nesting of lists and objects in a record; and in a result, which can be part of a record.
+DEEPEST_RECORD, DEEPEST_RESULT = 120, 100
 
 
 def invalid_reason(text: str, *, longest: int | None = MAX_BYTES) -> str | None:

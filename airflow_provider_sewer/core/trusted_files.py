@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow_provider_sewer.core.errors import UntrustedPath
 from airflow_provider_sewer.core.paths import OWN_FOLDER
+from airflow_provider_sewer.core.size_limits import DEEPEST_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 #: Maximum size of a record in bytes.
 LARGEST_RECORD = 1024 * 1024
-#: Maximum nesting of lists and objects in a record; and in a result, which can be part of a record.
-_DEEPEST, DEEPEST_RESULT = 120, 100
 _LONGEST_TEXT = 4096
 
 #: Error numbers for a missing folder.
@@ -321,7 +320,7 @@ def modified(path: str) -> int:
 # -- Content of records ------------------------------------------------------------------------------------------------
 
 
-def parse_json(text: str | bytes, *, deepest: int = _DEEPEST) -> Any:
+def parse_json(text: str | bytes, *, deepest: int = DEEPEST_RECORD) -> Any:
     """Parse standard JSON, without NaN and Infinity, which databases reject, and with limited nesting.
 
     :param deepest: maximum nesting of lists and objects.

@@ -145,7 +145,7 @@ def known_interpreter(python: str | None, env: Mapping[str, str] | None = None, 
     path = locate_interpreter(python)
     key = _key(path)
     if key not in _answers:
-        from airflow_provider_sewer.execution.interpreter_cache import DiskCache
+        from airflow_provider_sewer.execution.disk_cache import DiskCache
 
         cache = DiskCache("interpreters", key)
         if cache.get() is None:

@@ -21,7 +21,8 @@ from airflow_provider_sewer.core.errors import (
     ModuleTerminated,
 )
 from airflow_provider_sewer.core.secret_detection import secret_texts
-from airflow_provider_sewer.core.trusted_files import DEEPEST_RESULT, InvalidRecord, parse_json, read_own
+from airflow_provider_sewer.core.size_limits import DEEPEST_RESULT
+from airflow_provider_sewer.core.trusted_files import InvalidRecord, parse_json, read_own
 from airflow_provider_sewer.execution.activation import activated
 from airflow_provider_sewer.execution.interpreter import check_workdir, known_interpreter, missing_modules
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import string
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,13 @@ from airflow_provider_sewer.core.secret_detection import masked_text
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.trusted_files import parse_json
 from airflow_provider_sewer.execution.interpreter import check_workdir, recognized_interpreter
+from airflow_provider_sewer.slurm.job_url import checked_job_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _FIELDS = ("python", "workdir", "env", "secret_env", "inherit_env", *SlurmSettings._fields, "job_url")
 
-#: Placeholders allowed in ``job_url``.
-JOB_URL_FIELDS = ("job_id", "job_name", "user")
 
 #: Slurm fields of type text. The others are numbers, booleans and lists, which a connection URI holds as text.
 _TEXTS = ("run_dir", "cluster", "on_kill_action")
@@ -82,12 +80,12 @@ class SewerHook(BaseHook):
 
     @cached_property
     def job_url(self) -> str | None:
-        """Return the URL template of a job's link, with placeholders of :data:`JOB_URL_FIELDS`.
+        """Return the template of a job's link (see :mod:`airflow_provider_sewer.slurm.job_url`).
 
         :raises InvalidTask: if the template is invalid, naming the connection.
         """
         with self._naming_connection():
-            return _checked_url(self._fields.get("job_url"))
+            return checked_job_url(self._fields.get("job_url"))
 
     @cached_property
     def secret_env(self) -> dict[str, str]:
@@ -165,24 +163,6 @@ def _found_slurm(settings: SlurmSettings) -> str:
     where = "on this machine" if settings.cluster == "local" or not sbatch else f"by {sbatch}"
     reason = "" if sbatch or settings.cluster == "local" else " (no sbatch on PATH)"
     return f"Slurm tasks run {where}{reason}, with job directories in {settings.run_dir}"
-
-
-def _checked_url(url: Any) -> str | None:
-    if url is None:
-        return None
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.isprintable():
-        raise InvalidTask(f"job_url must be a URL that begins with https:// or http://, got {url!r:.200}")
-    try:
-        pieces = list(string.Formatter().parse(url))
-    except ValueError as error:
-        raise InvalidTask(f"job_url must be a valid template, got {url!r}: {error}") from None
-    names = [name for _, name, _, _ in pieces if name is not None]
-    for _, name, form, conversion in pieces:
-        if name is not None and (name not in JOB_URL_FIELDS or form or conversion):
-            raise InvalidTask(f"job_url: {unknown_name('field', name, JOB_URL_FIELDS)} Use it without a format.")
-    if "job_id" not in names:
-        raise InvalidTask("job_url must identify the job; {job_id} is missing, so all jobs would have the same link")
-    return url
 
 
 def _json_object(field: str, value: Any) -> dict[str, Any]:

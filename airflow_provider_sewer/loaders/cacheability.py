@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.size_limits import MAX_FILE_BYTES
 from airflow_provider_sewer.core.trusted_files import read_regular
-from airflow_provider_sewer.loaders.isolated_import import FORMER_NAMES
+from airflow_provider_sewer.loaders.sewerpipe_names import FORMER_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

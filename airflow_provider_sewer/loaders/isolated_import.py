@@ -15,24 +15,13 @@ import threading
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.core.workflow import workflow
+from airflow_provider_sewer.loaders.sewerpipe_names import SewerpipeNames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-#: Module names in sewer files for earlier systems, with the objects that they provide here.
-FORMER_NAMES: Mapping[str, Mapping[str, Any]] = {
-    "sewer": {},
-    "sewer.config": {"Task": Task},
-    "sewer.workflows": {"workflow": workflow},
-    "sewerpipe": {},
-    "sewerpipe.config": {"Task": Task},
-    "sewerpipe.task": {"Task": Task},
-    "sewerpipe.workflows": {"workflow": workflow},
-}
 
 #: Names of standard library modules; available since Python 3.10.
 STANDARD_LIBRARY: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())
@@ -53,7 +42,7 @@ def isolated_import(module: ModuleType, folders: Sequence[str]) -> Iterator[None
             del sys.modules[name]
         sys.modules[module.__name__] = module
         sys.meta_path.insert(0, _StandardLibrary(list(sys.path)))
-        sys.meta_path.append(_FormerNames())
+        sys.meta_path.append(SewerpipeNames())
         sys.path[:0] = folders
         for folder in folders:
             sys.path_importer_cache.pop(folder, None)  # its cached listing may lack the newest file
@@ -72,24 +61,6 @@ class _StandardLibrary:
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, _: ModuleType | None = None) -> ModuleSpec | None:
         return PathFinder.find_spec(name, self._path) if path is None and name in STANDARD_LIBRARY else None
-
-
-class _FormerNames:
-    """Finder of the former names with the lowest precedence: an installed package of that name comes first."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None = None, _: ModuleType | None = None) -> ModuleSpec | None:
-        is_inside_installed_package = bool(path)  # a package created by this finder has no folders
-        if name not in FORMER_NAMES or is_inside_installed_package:
-            return None
-        return ModuleSpec(name, self, is_package="." not in name)  # type: ignore[arg-type]
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = ModuleType(spec.name)
-        vars(module).update(FORMER_NAMES[spec.name])
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: `create_module` has already set the names."""
 
 
 @contextmanager

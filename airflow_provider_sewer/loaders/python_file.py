@@ -13,7 +13,8 @@ from airflow_provider_sewer.core.recording import Recorder, Run, recording
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW, Workflow
-from airflow_provider_sewer.loaders.isolated_import import FORMER_NAMES, isolated_import, module_name
+from airflow_provider_sewer.loaders.isolated_import import isolated_import, module_name
+from airflow_provider_sewer.loaders.sewerpipe_names import FORMER_NAMES
 from airflow_provider_sewer.loaders.user_errors import as_file_error, read_workflow_file
 from airflow_provider_sewer.loaders.workflow_files import select_workflow
 

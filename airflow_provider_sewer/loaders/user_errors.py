@@ -14,7 +14,8 @@ from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError, wi
 from airflow_provider_sewer.core.size_limits import MAX_FILE_BYTES
 from airflow_provider_sewer.core.source import EXTERNAL_NAME, SourceLine, is_own_file
 from airflow_provider_sewer.core.trusted_files import InvalidRecord, read_regular
-from airflow_provider_sewer.loaders.isolated_import import FORMER_NAMES, STANDARD_LIBRARY, module_name
+from airflow_provider_sewer.loaders.isolated_import import STANDARD_LIBRARY, module_name
+from airflow_provider_sewer.loaders.sewerpipe_names import FORMER_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

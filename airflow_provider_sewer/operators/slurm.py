@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import quote
 
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferralError, TaskDeferralTimeout
@@ -47,8 +45,10 @@ from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set
 from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.job_url import url_of
 from airflow_provider_sewer.slurm.job_usage import usage_of
 from airflow_provider_sewer.slurm.run_dir import checked_run_dir
+from airflow_provider_sewer.slurm.submission import submitted_message
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -199,7 +199,7 @@ class SlurmModuleOperator(PythonModuleOperator):
                 job = run.wait_for_array(job)
                 self._store_job(context, run, job)
             if not run.has_reattached:  # that line names the directory, too
-                self.log.info("Submitted %s; job directory: %s", job, job.directory.path)
+                self.log.info("%s", submitted_message(job))
             if job.cluster.kind == "slurm":
                 self.log.info("To open a shell in the running job: %s", shell_command(job))
             self._publish(ti, job)
@@ -384,8 +384,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         :param pushes_id: whether the id was unknown until now.
         """
         if self._job_url and job.cluster.kind == "slurm":
-            parts = {"job_id": job.ref.id, "job_name": job.ref.name, "user": getpass.getuser()}
-            self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
+            self.job_link = url_of(self._job_url, job.ref)
         if pushes_id:
             ti.xcom_push(key="slurm_job_id", value=job.ref.id)
 

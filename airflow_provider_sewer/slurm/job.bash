@@ -461,15 +461,14 @@ sewer_watch() {
     builtin trap '' TERM INT HUP USR1 USR2
     sewer_watcher=$BASHPID
     umask 077
-    local sewer_looks=0
-    local sewer_pauses=(0.1 0.2 0.4 0.8 1.6 3.2) sewer_round=0 # at first more often, for the usage of short jobs
+    local sewer_looks=0 sewer_round=0
     while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives $$; do
         [[ -z $SEWER_LOCAL_ID ]] || sewer_tool touch -- "$sewer_dir/alive" # for other hosts, which have no other source
         # A minute between two checks is short enough for a timeout of hours.
         if ((sewer_orphan_timeout && sewer_looks++ % (sewer_orphan_timeout > 600 ? 12 : 1) == 0)); then
             ! sewer_is_orphaned || break
         fi
-        sewer_sleep "${sewer_pauses[sewer_round++]:-5}"
+        sewer_sleep "${sewer_pauses[sewer_round++]:-$sewer_pause}"
         sewer_find_others
         sewer_find_srun
         sewer_sample_usage

@@ -13,7 +13,7 @@ from airflow_provider_sewer.execution.module_runner import exit_description, mod
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_script import runs_srun
-from airflow_provider_sewer.slurm.log_tailer import last_lines
+from airflow_provider_sewer.slurm.last_lines import last_lines
 from airflow_provider_sewer.slurm.states import TERMINAL_STATES, TerminalState
 
 if TYPE_CHECKING:

@@ -40,7 +40,8 @@ from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
 from airflow_provider_sewer.slurm.job_script import checked_variables
 from airflow_provider_sewer.slurm.job_spec import load_task, save_task, wait_policy_of
-from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_line_between
+from airflow_provider_sewer.slurm.last_lines import last_line_between
+from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.monitor import JobMonitor
 from airflow_provider_sewer.slurm.reattach import PreviousAttempt
 from airflow_provider_sewer.slurm.run_dir import checked_run_dir

@@ -6,11 +6,11 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.masking import Secrets
-from airflow_provider_sewer.core.trusted_files import InvalidRecord, open_own
-from airflow_provider_sewer.execution.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
+from airflow_provider_sewer.core.trusted_files import open_own
+from airflow_provider_sewer.execution.output import PIECE, LineSplitter, Masker, Sink, Stream
 from airflow_provider_sewer.execution.supervisor_sockets import SupervisorSockets
 from airflow_provider_sewer.execution.thread_slots import Slots
+from airflow_provider_sewer.slurm.last_lines import pieces_of
 from airflow_provider_sewer.slurm.log_ranges import LARGEST_OFFSET, LogRanges
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ _CHUNK = 32 * 1024
 _READ_SOON = 0.25
 # Seconds for which the end of the output waits for that; a supervisor is busy for longer only if it is stopped.
 _READ_AT_LAST = 60.0
-# Bytes at the end of a file that are read for its last lines: at most a piece, so a line is complete or too long.
-_RESULT_END = PIECE
 # Files of jobs that the monitoring threads open at once, should the file server be slow.
 _SLOTS = Slots(16)
 
@@ -254,61 +252,11 @@ class _StreamLog:
             return begin
         if begin + len(data) < end:
             data = data[: data.rfind(b"\n") + 1] or data
-        masker.mask(self._stream, _pieces(before.rpartition(b"\n")[2]))
-        if masked := masker.mask(self._stream, _pieces(data)):
+        masker.mask(self._stream, pieces_of(before.rpartition(b"\n")[2]))
+        if masked := masker.mask(self._stream, pieces_of(data)):
             self._sink(self._stream, masked)
         return begin + len(data) if data else end  # the module has emptied the file
 
     def _forward(self, pieces: Sequence[str]) -> None:
         if masked := self._masker.mask(self._stream, pieces):
             self._sink(self._stream, masked)
-
-
-def last_lines(path: str, secrets: Collection[str] = ()) -> list[str]:
-    """Return the last lines of an output file, masked, each cut to a readable width."""
-    masker = Masker(secrets)
-    data, is_cut = b"", False
-    with suppress(OSError):
-        data, is_cut = _end_of(path)
-    pieces = [*masker.mask(Stream.STDOUT, _pieces(data)), *masker.rest(Stream.STDOUT)]
-    if is_cut and pieces:
-        pieces[0] = pieces[0][masker.longest :]  # it may begin inside a secret
-    tail = Tail()
-    tail.take(pieces)
-    return tail.lines
-
-
-def last_line_between(path: str, begin: int, end: int, secrets: Collection[str] = ()) -> str | None:
-    """Return the last line of this part of a file, masked; ``None`` if there is none, or it is too long for a result.
-
-    :param secrets: values to mask.
-    :raises OSError: when the file exists and cannot be read.
-    """
-    if end < begin:
-        begin = 0  # the module has emptied it
-    try:
-        data, is_cut = _end_of(path, begin, end)
-    except (FileNotFoundError, InvalidRecord):
-        return None
-    if is_cut:
-        _, newline, data = data.partition(b"\n")
-        if not newline or not data:
-            return None
-    tail = Tail()
-    tail.take(map(Secrets(secrets).mask, _pieces(data)))
-    return tail.last_line
-
-
-def _pieces(data: bytes) -> list[str]:
-    splitter = LineSplitter()
-    return [*splitter.feed(data), *splitter.finish()]
-
-
-def _end_of(path: str, begin: int = 0, end: int | None = None) -> tuple[bytes, bool]:
-    """Return the end of this part of a file, and whether it begins before that."""
-    with open_own(path, is_private=False) as file:
-        size = os.fstat(file.fileno()).st_size
-        begin, end = max(0, begin), size if end is None else min(end, size)
-        start = max(begin, end - _RESULT_END)
-        file.seek(start)
-        return file.read(max(0, end - start)), start > begin

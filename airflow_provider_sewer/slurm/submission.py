@@ -303,3 +303,8 @@ class Submission:
         if text != self._reported:
             self._reported = text
             self._notify(text)
+
+
+def submitted_message(job: Job) -> str:
+    """Return the log line about a job that was submitted."""
+    return f"Submitted {job}; job directory: {job.directory.path}"

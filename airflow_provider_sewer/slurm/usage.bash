@@ -4,6 +4,10 @@
 sewer_nodes=${SLURM_JOB_NUM_NODES:-1}
 sewer_most_memory=0
 sewer_most_ticks=0
+# Seconds between two samples: the first ones, for the usage of short jobs, and all others. The watcher looks for a
+# cancellation as often.
+sewer_pauses=(0.1 0.2 0.4 0.8 1.6 3.2)
+sewer_pause=5
 
 # Append a line "KIB TICKS" for the processes in `sewer_others` to usage.txt when memory or CPU time has grown by more
 # than 2 % since the last line. KIB is the present resident memory of all processes, or the peak of the largest one if

@@ -25,6 +25,7 @@ from airflow_provider_sewer.slurm.job_script import can_set, checked_variables
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.job_usage import usage_of
 from airflow_provider_sewer.slurm.requested_resources import request_of
+from airflow_provider_sewer.slurm.submission import submitted_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -272,7 +273,7 @@ class SlurmTaskRunner:
         job = run.submit_and_wait()
         self._turn.record_job(job.ref.id, is_taken_up=run.has_reattached)
         if not run.has_reattached:
-            self._notify(f"Submitted {job}; job directory: {job.directory.path}")
+            self._notify(submitted_message(job))
         return run, job
 
     def _new_job_run(self, planned: JobSpec, sink: Sink) -> JobRunner:

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import StateError, UntrustedPath
-from airflow_provider_sewer.execution.interpreter_cache import DiskCache
+from airflow_provider_sewer.execution.disk_cache import DiskCache
 from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.state_file import StateFile, read_state, records_since

@@ -27,8 +27,9 @@ from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import ArrayScript, runs_srun
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.job_usage import read_usage
+from airflow_provider_sewer.slurm.last_lines import last_lines
 from airflow_provider_sewer.slurm.local_backend import LocalBackend
-from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_lines
+from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.monitor import JobMonitor, WaitPolicy
 from airflow_provider_sewer.slurm.states import ENDED
 from tests.slurm.script_jobs import WAIT, wait_until

@@ -19,7 +19,8 @@ from airflow_provider_sewer.execution import output as output_module
 from airflow_provider_sewer.execution.output import PIECE, Stream
 from airflow_provider_sewer.slurm import log_tailer as logs_module
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
-from airflow_provider_sewer.slurm.log_tailer import JobLogs, TriggerLog, last_line_between, last_lines
+from airflow_provider_sewer.slurm.last_lines import last_line_between, last_lines
+from airflow_provider_sewer.slurm.log_tailer import JobLogs, TriggerLog
 
 SECRET = "hush-it-is-secret"
 

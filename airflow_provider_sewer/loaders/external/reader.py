@@ -2,7 +2,7 @@
 
 That interpreter imports this package by its path alone: nothing is installed there, and packages installed next to this
 one cannot be imported. The file is loaded in the environment of its tasks: the short list of inherited variables, and
-``env``. The workflow is returned as JSON and cached (see :mod:`airflow_provider_sewer.execution.interpreter_cache`).
+``env``. The workflow is returned as JSON and cached (see :mod:`airflow_provider_sewer.execution.disk_cache`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from airflow_provider_sewer.core.serialization import (
 )
 from airflow_provider_sewer.core.source import EXTERNAL_NAME, PACKAGE, SourceLine
 from airflow_provider_sewer.execution.activation import activated
+from airflow_provider_sewer.execution.disk_cache import DiskCache
 from airflow_provider_sewer.execution.interpreter import find_interpreter, locate_interpreter
-from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.module_runner import exit_description
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
 from airflow_provider_sewer.execution.output import Stream, Tail
