@@ -304,11 +304,12 @@ def status(workflow: str | None, state: str | None) -> None:
 @optional_file
 @WORKFLOW
 @_STATE
-@option("-f", "--follow", is_flag=True, help="Print further lines as they come, until the task has ended.")
+@option("-f", "--follow", is_flag=True, help="Print further lines as they come, of the present or the next run.")
 def logs(task: str, workflow: str | None, state: str | None, follow: bool) -> None:
-    """Print the log of a task in the last run.
+    """Print the log of a task in the last run; of a mapped task, name an instance, such as 'train[n=10]'.
 
-    Without FILE, it is the last run in this folder.
+    Without FILE, it is the last run in this folder. With -f, a run that has ended is not followed: sppe waits for the
+    next one, and names it.
     """
     from airflow_provider_sewer.cli import last_run
 

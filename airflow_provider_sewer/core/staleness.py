@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
@@ -215,7 +216,32 @@ def decide(inputs: StalenessInputs) -> Decision:
     reason = missing_reason(inputs.products) or (_stale_reason(inputs) if mode == "stale" else None)
     if reason:
         return Decision.run(reason)
-    return Decision.skip("its products are there" if mode == "missing" else "its products are up to date")
+    return Decision.skip(_present_reason(inputs) if mode == "missing" else _up_to_date_reason(inputs))
+
+
+def _present_reason(inputs: StalenessInputs) -> str:
+    names = [product.path for product in inputs.products]
+    return f"{_listed(names)} exist{'s' if len(names) == 1 else ''}"
+
+
+def _up_to_date_reason(inputs: StalenessInputs) -> str:
+    """Return which products are up to date, since when, and with which inputs, as half a sentence."""
+    names = [product.path for product in inputs.products]
+    others = [*inputs.dependencies] or ["its parameters"]
+    is_other_one = others[1:] == [] and bool(inputs.dependencies)
+    try:
+        changed = datetime.fromtimestamp(os.stat(inputs.products[0].file).st_mtime).astimezone()
+    except OSError:  # a temporary product
+        which = f"{_listed(names)} {'was' if len(names) == 1 else 'were'} removed after use"
+        return f"{which}, and {_listed(others)} {'is' if is_other_one else 'are'} unchanged"
+    since = changed.strftime("%Y-%m-%d %H:%M:%S")
+    which = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} unchanged since {since}"
+    return f"{which}, and so {'is' if is_other_one else 'are'} {_listed(others)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return one or two names, or the first and the number of the others."""
+    return " and ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"  # noqa: PLR2004
 
 
 def missing_reason(products: Iterable[ProductState]) -> str | None:

@@ -24,7 +24,7 @@ from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.size_limits import DEEPEST_RESULT
 from airflow_provider_sewer.core.trusted_files import InvalidRecord, parse_json, read_own
 from airflow_provider_sewer.execution.activation import activated
-from airflow_provider_sewer.execution.interpreter import check_workdir, known_interpreter, missing_modules
+from airflow_provider_sewer.execution.interpreter import NO_MAIN, check_workdir, known_interpreter, missing_modules
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
 from airflow_provider_sewer.execution.output import Masker, Sink, Stream, Tail
 from airflow_provider_sewer.execution.process import GRACE, Process
@@ -206,6 +206,8 @@ class ModuleRunner:
         error_line = module_not_found_line(module, exit_.code, tails[Stream.STDERR].lines)
         required = f"{module}:" if self._call.is_function else module
         if error_line and missing_modules(command.argv[0], [required], command.env, command.workdir):
+            if lacks_main(error_line):
+                raise ModuleNotFound(f"{command.argv[0]}: {NO_MAIN.format(module)}")
             raise ModuleNotFound(
                 f"{command.argv[0]} has no module to run as {self._target!r} ({error_line}); "
                 "install it there, correct the name, or name another interpreter"
@@ -299,3 +301,8 @@ def module_not_found_line(module: str, code: int | None, stderr: list[str]) -> s
     pattern = rf"^\S.*: (No module named {name}\b.*|Error while finding module specification for '{name}' .*)$"
     found = re.match(pattern, stderr[-1]) if code == 1 and stderr else None
     return found.group(1) if found else None
+
+
+def lacks_main(error_line: str) -> bool:
+    """Return whether the missing module is the ``__main__`` of a package that exists."""
+    return "is a package and cannot be directly executed" in error_line

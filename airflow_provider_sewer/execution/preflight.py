@@ -12,6 +12,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.placeholders import Result, as_written, replace_placeholders
 from airflow_provider_sewer.core.templates import find_template
 from airflow_provider_sewer.execution.interpreter import (
+    NO_MAIN,
     check_workdir,
     find_interpreter,
     locate_interpreter,
@@ -114,11 +115,19 @@ def check_interpreters(tasks: Iterable[tuple[Task, bool]], start: Starter | None
                 _report(type(error), str(error), each.task, warnings, is_first=each.is_first)
             continue
         for task, is_first in lacking:
-            module = _module(task)
-            problem = f"{location.python} has no module {module!r}{' to run' if task.function is None else ''}"
-            fix = _in_workdir(task, module) or "install it there, correct the name, or name another interpreter"
-            _report(ModuleNotFound, f"{problem}; {fix}", task, warnings, is_first=is_first)
+            _report(ModuleNotFound, _module_problem(task, location, start), task, warnings, is_first=is_first)
     return warnings
+
+
+def _module_problem(task: Task, location: _RunLocation, start: Starter | None) -> str:
+    """Return why the module of a task cannot be run, and the fix."""
+    module = _module(task)
+    env = build_environment(task.settings.env, task.settings.inherit_env or False)
+    if task.function is None and not _missing(location, {f"{module}:"}, env, start):
+        return f"{location.python}: {NO_MAIN.format(module)}"
+    problem = f"{location.python} has no module {module!r}{' to run' if task.function is None else ''}"
+    fix = _in_workdir(task, module) or "install it there, correct the name, or name another interpreter"
+    return f"{problem}; {fix}"
 
 
 def _refuse_unknown_number(task: Task) -> None:

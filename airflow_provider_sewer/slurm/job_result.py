@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.core.formats import JOB_EVENT
-from airflow_provider_sewer.execution.module_runner import exit_description, module_not_found_line
+from airflow_provider_sewer.execution.module_runner import exit_description, lacks_main, module_not_found_line
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_script import runs_srun
@@ -261,6 +261,11 @@ class JobResultFactory:
                 description=text, advice="its output may name the sender, such as the job's own `signal` option"
             )
         if missing := module_not_found_line(self._module, code, stderr):
+            if lacks_main(missing):
+                return failed._replace(
+                    description=f"ran package {self._module!r}, which has no __main__.py",
+                    advice="add that file, or name a module in the package",
+                )
             return failed._replace(
                 description=f"found no module to run as {self._module!r} ({missing})",
                 advice="install it for this interpreter, or correct the name",

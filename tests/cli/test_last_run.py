@@ -113,10 +113,11 @@ def test_logs_follow_ends_with_task(running, sppe, gate) -> None:
         assert line
     gate.open()
 
-    rest, _ = follower.communicate(timeout=60)
+    rest, notice = follower.communicate(timeout=60)
     running.communicate(timeout=60)
 
     assert follower.returncode == 0
+    assert re.match(r"sppe: following the run of workflow that began at \d{4}-[^(]*\(process \d+ on ", notice)
     assert "stdout| all done\n" in rest
     assert "succeeded after " in rest
 
@@ -138,3 +139,56 @@ def test_logs_of_task_without_log_names_reason(task: str, message: str, sppe) ->
 
     assert shown.returncode == 2
     assert message in shown.stderr
+
+
+@pytest.mark.parametrize("former", ["no run yet", "the run of "])
+def test_logs_follow_waits_for_next_run(former: str, sppe) -> None:
+    """A run that has ended is not followed."""
+    sppe.tasks(first="print('old')")
+    if former == "the run of ":
+        sppe.run("run")
+    sppe.write("first_module.py", "print('new')")
+    follower = sppe.start("logs", "first", "-f")
+    assert f"sppe: {former}" in (line := follower.stderr.readline())
+    assert "; waiting for the next one" in line
+
+    sppe.run("run")
+
+    printed, _ = follower.communicate(timeout=60)
+    assert "stdout| new\n" in printed
+    assert "stdout| old\n" not in printed
+
+
+@pytest.fixture
+def mapped(sppe):
+    """A run of a mapped task with two instances, and of one with a single instance."""
+    sppe.write("steps.py", "def square(n):\n    print(n * n)\n    assert n < 3")
+    sppe.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer import Task, run, workflow
+        square = Task("square", function="steps:square", kwargs={"n": 0})
+        single = Task("single", function="steps:square", kwargs={"n": 0})
+
+        @workflow
+        def flow():
+            run(square.map(n=[2, 3]), single.map(n=[1]))
+        """,
+    )
+    sppe.run("run")
+    return sppe
+
+
+def test_logs_of_mapped_task_lists_instances(mapped) -> None:
+    shown = mapped.run("logs", "square")
+
+    assert shown.returncode == 2
+    assert shown.stderr == (
+        "sppe: task 'square' has 2 instances; name one, such as: sppe logs 'square[n=2]'\n"
+        "  square[n=2]  succeeded\n  square[n=3]  failed\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "line"), [("square[n=2]", "stdout| 4\n"), ("single", "stdout| 1\n")])
+def test_logs_prints_log_of_named_or_only_instance(name: str, line: str, mapped) -> None:
+    assert line in mapped.run("logs", name).stdout

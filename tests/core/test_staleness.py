@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,43 @@ def test_compare_content_runs_without_recorded_content(tmp_path) -> None:
     decision = decide(StalenessInputs(RunPolicy("stale", "content"), [made], {}, "c"))
 
     assert decision.reason == "the record of x has no content fingerprint"
+
+
+UP_TO_DATE = {
+    "one input": (["out"], ["in.csv"], "out is unchanged since TIME, and so is in.csv"),
+    "no input": (["out"], [], "out is unchanged since TIME, and so are its parameters"),
+    "two of each": (["a", "b"], ["c", "d"], "a and b are unchanged since TIME, and so are c and d"),
+    "many": (["a", "b", "c"], ["d", "e", "f", "g"], "a and 2 more are unchanged since TIME, and so are d and 3 more"),
+}
+
+
+@pytest.mark.parametrize(("products", "inputs", "reason"), UP_TO_DATE.values(), ids=UP_TO_DATE)
+def test_up_to_date_reason_names_products_time_and_inputs(products, inputs, reason, tmp_path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    known = fingerprint_of(str(file))
+    record = ProductRecord("t", "c", known, dict.fromkeys(inputs, known))
+    states = [ProductState(path, str(file), record) for path in products]
+
+    decision = decide(StalenessInputs(RunPolicy("stale"), states, dict.fromkeys(inputs, str(file)), "c"))
+
+    changed = datetime.fromtimestamp(file.stat().st_mtime)
+    assert decision.reason == reason.replace("TIME", f"{changed:%Y-%m-%d %H:%M:%S}")
+
+
+def test_up_to_date_reason_of_removed_product_has_no_time(tmp_path) -> None:
+    state = ProductState("out", str(tmp_path / "gone"), ProductRecord("t", "c", None, {}, is_removed=True))
+
+    decision = decide(StalenessInputs(RunPolicy("stale"), [state], {}, "c"))
+
+    assert decision.reason == "out was removed after use, and its parameters are unchanged"
+
+
+@pytest.mark.parametrize(("paths", "reason"), [(["a"], "a exists"), (["a", "b", "c"], "a and 2 more exist")])
+def test_present_reason_names_products(paths, reason) -> None:
+    states = [ProductState(path, __file__, None) for path in paths]
+
+    assert decide(StalenessInputs(RunPolicy("missing"), states, {}, "c")).reason == reason
 
 
 @pytest.fixture

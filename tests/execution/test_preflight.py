@@ -47,6 +47,14 @@ def test_check_surroundings_raises_for_first_task_with_its_line(
     assert message.startswith(f"task 'load': {expected}")
 
 
+def test_package_without_main_is_named(modules) -> None:
+    """It is found, and cannot be run."""
+    modules.write("", "package.__init__")
+
+    with pytest.raises(ModuleNotFound, match=r"package 'package' has no __main__\.py; add that file, or name a module"):
+        check_interpreters([(task("load", "package", modules), True)])
+
+
 def test_check_surroundings_warns_for_later_task(modules) -> None:
     """An earlier task may yet produce what a later task lacks: each problem is a warning."""
     tasks = [

@@ -51,10 +51,12 @@ def test_missing_interpreter_module_or_workdir_is_named(jobs) -> None:
     """An interpreter, a module or a working directory that the node lacks is reported as missing."""
     no_python = jobs.start("", python="/no/such/python")
     no_module = jobs.start("", module="no_such_module")
+    no_main = jobs.start("", module="json")
     no_workdir = jobs.start("", workdir="/no/such/folder")
     for job, what in (
         (no_python, "could not start its interpreter (exit code 127)"),
         (no_module, "found no module to run as 'no_such_module' (No module named no_such_module)"),
+        (no_main, "ran package 'json', which has no __main__.py"),
         (no_workdir, "could not enter its working directory"),
     ):
         job.end()
