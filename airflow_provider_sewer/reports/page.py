@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from html import escape
+from itertools import compress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -34,11 +35,19 @@ _MOST_OPEN = 5
 _TIMELINE, _NAMES, _ROW, _TALLEST = 1160, 190, 22, 2600
 #: A row that is lower than this has no name.
 _ROW_WITH_NAME = 13
-_TICKS = 6
+_MOST_TICKS = 8
 _WIDEST_NAME = 24
-_MINUTE, _HOUR = 60.0, 3600.0
-#: Units of the timeline, each with the time up to which it is used, in seconds.
-_UNITS = ((1.5 * _MINUTE, 1.0, "s"), (1.5 * _HOUR, _MINUTE, "min"), (math.inf, _HOUR, "h"))
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+#: Seconds between two marks of the timeline, and the units of their text.
+_STEPS = (
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0),
+    *(minutes * _MINUTE for minutes in (1, 2, 5, 10, 15, 30)),
+    *(hours * _HOUR for hours in (1, 2, 3, 6, 12, 24)),
+)
+_UNITS = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1.0, "s"))
+
+#: Columns with numbers; one that is empty in all rows is left out.
+_NUMBERS = ("Waited", "Ran", "CPU used", "CPUs requested", "Memory used", "Memory requested", "Time limit")
 
 _STYLE = """
 .chips > span { border: 1px solid var(--line); border-radius: 1rem; margin-right: .5rem; padding: .1rem .7rem;
@@ -151,10 +160,11 @@ def _timeline(run: RunRecord) -> Iterator[str]:
     height = row * len(tasks) + 24
     yield f'<div class="scroll"><svg class="sewer" role="img" width="{_TIMELINE}" height="{height:g}" '
     yield f'viewBox="0 0 {_TIMELINE} {height:g}"><title>When each task waited and ran</title>'
-    for number in range(_TICKS + 1):
-        x = left + length * number / _TICKS * scale
+    step = _tick_step(length)
+    for number in range(int(length / step) + 1):
+        x = left + number * step * scale
         yield f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="18" y2="{height:g}"/>'
-        yield f'<text class="soft" x="{x:.1f}" y="12" text-anchor="middle">{_tick(length * number / _TICKS)}</text>'
+        yield f'<text class="soft" x="{x:.1f}" y="12" text-anchor="middle">{_tick(number * step, step)}</text>'
     for number, task in enumerate(tasks):
         yield from _bars(run, task, 22 + number * row, row, left, scale, end)
     yield "</svg></div>"
@@ -181,9 +191,17 @@ def _bar(style: str, x: float, y: float, width: float, height: float) -> str:
     return f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{max(width, 1.0):.1f}" height="{height:.1f}" rx="2"/>'
 
 
-def _tick(seconds: float) -> str:
-    unit, name = next((unit, name) for limit, unit, name in _UNITS if seconds < limit)
-    return f"{seconds / unit:.1f} {name}"
+def _tick_step(length: float) -> float:
+    """Return the seconds between two marks of a timeline, a step that is easy to read."""
+    return next(
+        (step for step in _STEPS if length / step <= _MOST_TICKS), math.ceil(length / _MOST_TICKS / _DAY) * _DAY
+    )
+
+
+def _tick(seconds: float, step: float) -> str:
+    """Return the text of a mark, in the largest unit in which the step is whole, else in seconds."""
+    unit, name = next(((unit, name) for unit, name in _UNITS if step % unit == 0), _UNITS[-1])
+    return f"{seconds / unit:g} {name}"
 
 
 def _advice(run: RunRecord) -> Iterator[str]:
@@ -202,15 +220,16 @@ def _advice(run: RunRecord) -> Iterator[str]:
 
 
 def _table(run: RunRecord, folder: str) -> Iterator[str]:
+    rows = {task.name: [*_numbers(task)] for task in run.tasks.values()}
+    is_used = [any(column) for column in zip(*rows.values(), strict=True)]
     yield '<div class="scroll"><table>\n<thead><tr><th>Task</th><th>State</th>'
-    for name in ("Waited", "Ran", "CPU used", "CPUs requested", "Memory used", "Memory requested", "Time limit"):
-        yield f'<th class="number">{name}</th>'
+    yield from (f'<th class="number">{name}</th>' for name in compress(_NUMBERS, is_used))
     yield "<th>Log</th><th>Reason</th></tr></thead>\n<tbody>"
     for task in run.tasks.values():
         state = shown_state(run, task)
         yield f'<tr><td>{escape(printable(task.name))}</td><td class="{state.style}">'
         yield f'<span class="sign">{state.sign}</span> {state.word}</td>'
-        yield from (f'<td class="number">{cell}</td>' for cell in _numbers(task))
+        yield from (f'<td class="number">{cell}</td>' for cell in compress(rows[task.name], is_used))
         log = _link(task.log, folder, "log") if os.path.exists(task.log) else ""
         yield f'<td>{log}</td><td class="reason">{_text(task.reason.partition(chr(10))[0])}</td></tr>'
     yield "</tbody></table></div>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -138,3 +139,32 @@ def test_json_times_are_iso_8601_and_missing_values_null() -> None:
 )
 def test_advice_names_requests_used_by_less_than_half(used, requested, count) -> None:
     assert len(list(advice_for(TaskUsage(used, requested)))) == count
+
+
+@pytest.mark.parametrize(
+    ("seconds", "marks"),
+    [
+        (0.9, ["0 s", "0.2 s", "0.4 s", "0.6 s", "0.8 s"]),
+        (11.3, ["0 s", "2 s", "4 s", "6 s", "8 s", "10 s"]),
+        (100.0, ["0 s", "15 s", "30 s", "45 s", "60 s", "75 s", "90 s"]),
+        (700.0, ["0 min", "2 min", "4 min", "6 min", "8 min", "10 min"]),
+        (3 * 3600.0, ["0 min", "30 min", "60 min", "90 min", "120 min", "150 min", "180 min"]),
+        (30 * 3600.0, ["0 h", "6 h", "12 h", "18 h", "24 h", "30 h"]),
+        (40 * 86400.0, ["0 d", "5 d", "10 d", "15 d", "20 d", "25 d", "30 d", "35 d", "40 d"]),
+    ],
+)
+def test_timeline_marks_have_even_steps(seconds: float, marks: list[str]) -> None:
+    task = TaskRecord("a", "m", [], "a.log", TaskState.SUCCEEDED, 0.0, 0.0, seconds, seconds)
+    page = report_page(run_of(task, ended=seconds), "/p")
+    assert re.findall('text-anchor="middle">([^<]+ (?:s|min|h|d))</text>', page) == marks
+
+
+def test_page_leaves_out_columns_without_values() -> None:
+    """A run on this machine has no requests."""
+    task = TaskRecord("a", "m", [], "a.log", TaskState.SUCCEEDED, 1.0, 1.0, 3.0, 2.0)
+    page = Elements(report_page(run_of(task), "/p"))
+    assert "Ran" in page.text
+    assert not [name for name in ("Waited", "CPUs requested", "Memory requested", "Time limit") if name in page.text]
+    assert len([tag for tag, _ in page.elements if tag == "td"]) == len(
+        [tag for tag, _ in page.elements if tag == "th"]
+    )
