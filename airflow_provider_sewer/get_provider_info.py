@@ -61,6 +61,11 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
             {"type": _TEXT},
         ),
         "requeue": ("Requeue", "Whether Slurm may requeue a job; false by default.", _YES_OR_NO),
+        "retry_with": (
+            "Requests of retries",
+            'Changes by error, as a JSON object: {"SlurmOutOfMemory": {"mem_gb": 2.0}, "max": {"mem_gb": 256}}',
+            _OBJECT,
+        ),
         "array": (
             "Job arrays",
             "Whether the instances of a mapped task share job arrays; false by default.",

@@ -21,6 +21,7 @@ from airflow_provider_sewer.core.errors import KEYS, SewerError, UnreadableRecor
 from airflow_provider_sewer.core.fingerprints import Fingerprint
 from airflow_provider_sewer.core.formats import Format
 from airflow_provider_sewer.core.paths import Dependency, External, Product
+from airflow_provider_sewer.core.retry_requests import Failure, Request
 from airflow_provider_sewer.core.serialization import tasks_of_data, tasks_to_data
 from airflow_provider_sewer.core.staleness import Inputs, ProductRecord
 from airflow_provider_sewer.core.task import Task
@@ -44,6 +45,7 @@ from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 
 RECORDS = Path(__file__).with_name("records") / "1"
+ASKED = Request({"mem_gb": 16}, {"mem_gb": 32, "exclude": "n1"}, {"node_failure": 1})
 DOCS = Path(__file__).parents[1] / "docs" / "development" / "formats.md"
 #: The error of an unreadable record that decides about a job.
 ERROR = "an error"
@@ -208,6 +210,15 @@ IN_JOB = {
         formats.ENDED, "ended.json",
         lambda folder: (JobDirectory(folder).read_ended(), JobDirectory(folder).read_ended_try()), ("collected", 3),
         lambda folder: JobDirectory(folder).write_ended("collected", 3),
+    ),
+    "asked": Stored(
+        formats.ASKED, "asked.json", lambda folder: JobDirectory(folder).read_request(), ASKED,
+        lambda folder: JobDirectory(folder).write_request(ASKED),
+    ),
+    "failure": Stored(
+        formats.FAILURE, "failure.json", lambda folder: JobDirectory(folder).read_failure(),
+        Failure("out_of_memory", "n1"),
+        lambda folder: JobDirectory(folder).write_failure(Failure("out_of_memory", "n1")),
     ),
     "cancelled": Stored(
         formats.CANCELLED, "cancelled", lambda folder: JobDirectory(folder).is_cleared, True,

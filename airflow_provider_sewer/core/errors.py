@@ -196,6 +196,10 @@ class SlurmCancelled(SlurmError):
     """The job was cancelled from outside."""
 
 
+class SlurmRequestLimit(SlurmError):
+    """A retry would request more than ``max`` of ``retry_with`` allows."""
+
+
 class SlurmUnsatisfiable(SlurmError):
     """The job is pending for a reason that cannot be resolved."""
 
@@ -238,6 +242,7 @@ KEYS: Mapping[str, type[SewerError]] = {
     "launch_failure": SlurmLaunchFailure,
     "preempted": SlurmPreempted,
     "cancelled": SlurmCancelled,
+    "request_limit": SlurmRequestLimit,
     "unsatisfiable": SlurmUnsatisfiable,
     "pending_too_long": SlurmPendingTooLong,
     "job_lost": SlurmJobLost,

@@ -63,7 +63,7 @@ _KINDS: Mapping[str, _Kind] = {
     "slurm": _kind(
         SlurmSettings, "slurm", "run_dir", "cluster", "deferrable", "poll_interval", "max_poll_interval", "durable",
         "on_kill_action", "requeue", "max_pending_time", "fail_on_pending_reason", "lost_after", "orphan_timeout",
-        "wait_for_completion", "array", "array_wait",
+        "wait_for_completion", "array", "array_wait", "retry_with",
     ),
     "run_policy": _kind(RunPolicy, "run_when", "compare", "stale_with"),
     "line": _kind(SourceLine, "file", "line", "column"),

@@ -22,6 +22,9 @@ _ONE_OF = (
     ("cpus_per_task", "cpus_per_gpu"),
 )
 
+#: Pairs of these that mean the same, in other units.
+_SYNONYMS = (("timeout_min", "time"), ("tasks_per_node", "ntasks_per_node"), ("mem_gb", "mem"))
+
 #: The same groups by sbatch's long names, and further ones.
 _SAME_OPTIONS = (
     *(tuple(name.replace("_", "-") for name in group) for group in _ONE_OF),
@@ -100,6 +103,21 @@ def with_options(slurm: Mapping[str, Any], options: Mapping[str, Any]) -> dict[s
         else:
             more |= _parameter("additional_parameters", {name: value})
     return {**parameters, "additional_parameters": more} if more else parameters
+
+
+def same_meaning(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a parameter with the same meaning, its own included, and other names that exclude it."""
+    synonyms = next((pair for pair in _SYNONYMS if name in pair), (name,))
+    group = next((group for group in _ONE_OF if name in group), ())
+    return synonyms, tuple(other for other in group if other not in synonyms)
+
+
+def checked_parameter(name: str, value: Any) -> Any:
+    """Return the checked value of a parameter.
+
+    :raises InvalidTask: naming the parameter.
+    """
+    return _parameter(name, as_text(value))
 
 
 def _parameter(name: Any, value: Any) -> Any:

@@ -1,7 +1,8 @@
 """Settings of tasks that run as Slurm jobs: parameters of the job and options of its monitoring.
 
 Settings are resolved one by one, in this order: the task's own field, the TaskGroup or the operator's default
-arguments, the connection, :data:`DEFAULTS`. ``slurm`` is merged parameter by parameter in the same order.
+arguments, the connection, :data:`DEFAULTS`. ``slurm`` is merged parameter by parameter in the same order, and
+``retry_with`` error by error.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import checked_path
+from airflow_provider_sewer.core.retry_requests import checked_retry_with, merged_rules
 from airflow_provider_sewer.core.size_limits import MAX_SECONDS
 from airflow_provider_sewer.core.slurm_parameters import (
     checked_slurm,
@@ -49,6 +51,8 @@ class SlurmSettings(NamedTuple):
     :param lost_after: seconds after which a job that is unknown to Slurm fails.
     :param orphan_timeout: seconds after which a running job without a monitoring process ends itself; 0 for never.
     :param wait_for_completion: whether the Airflow task lasts as long as the job.
+    :param retry_with: changes of the request of a retry by the error of the attempt before, see
+        :mod:`~airflow_provider_sewer.core.retry_requests`.
     :param array: whether the instances of a mapped Airflow task are submitted together, as job arrays.
     :param array_wait: seconds without another instance after which an incomplete array is submitted.
     """
@@ -69,6 +73,7 @@ class SlurmSettings(NamedTuple):
     wait_for_completion: Optional[bool] = None
     array: Optional[bool] = None
     array_wait: Optional[float] = None
+    retry_with: Optional[Mapping[str, Any]] = None
 
     @classmethod
     def checked(
@@ -91,6 +96,7 @@ class SlurmSettings(NamedTuple):
         wait_for_completion: Any = None,
         array: Any = None,
         array_wait: Any = None,
+        retry_with: Any = None,
     ) -> SlurmSettings:
         """Return settings of checked values; times may be timedeltas.
 
@@ -114,6 +120,7 @@ class SlurmSettings(NamedTuple):
             wait_for_completion=_bool("wait_for_completion", wait_for_completion),
             array=_bool("array", array),
             array_wait=_seconds("array_wait", array_wait, zero=True),
+            retry_with=checked_retry_with(retry_with),
         )
         least, most = settings.poll_interval, settings.max_poll_interval
         if least is not None and most is not None and most < least:
@@ -123,7 +130,9 @@ class SlurmSettings(NamedTuple):
     def with_fallback(self, other: SlurmSettings) -> SlurmSettings:
         """Return these settings, completed by ``other`` where they are ``None``."""
         values = (mine if mine is not None else theirs for mine, theirs in zip(self, other))
-        return SlurmSettings._make(values)._replace(slurm=merged(self.slurm, other.slurm))
+        return SlurmSettings._make(values)._replace(
+            slurm=merged(self.slurm, other.slurm), retry_with=merged_rules(self.retry_with, other.retry_with)
+        )
 
     def with_options(self, options: Mapping[str, Any]) -> SlurmSettings:
         """Return these settings, completed by options of sbatch of the lowest precedence.

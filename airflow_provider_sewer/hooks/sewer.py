@@ -76,6 +76,7 @@ class SewerHook(BaseHook):
             fields = {name: value for name, value in self._fields.items() if name in SlurmSettings._fields}
             read = {name: value if name in _TEXTS else _json_text(value) for name, value in fields.items()}
             read["slurm"] = _json_object("slurm", fields.get("slurm"))
+            read["retry_with"] = _json_object("retry_with", fields.get("retry_with")) or None
             return SlurmSettings.checked(**read).map_paths(_absolute)
 
     @cached_property

@@ -17,8 +17,8 @@ from airflow_provider_sewer.core.task_fields import checked_target
 from airflow_provider_sewer.operators.secret_fields import reveal_secrets
 from airflow_provider_sewer.operators.xcom_references import is_reference
 
-#: Placeholder for the name of a module or function that is known only at run time.
-_RUNTIME_NAME = "{{ … }}"
+#: Placeholder for a value that is known only at run time.
+RUNTIME_VALUE = "{{ … }}"
 
 
 def check_fields(operator: Any, known: Mapping[str, Any], literal: Mapping[str, Any], *, has_products: bool) -> None:
@@ -30,7 +30,7 @@ def check_fields(operator: Any, known: Mapping[str, Any], literal: Mapping[str, 
     :raises InvalidTask: naming the invalid field.
     """
     target = ("module", "function")
-    checked_target(*(_RUNTIME_NAME if is_reference(getattr(operator, field)) else known[field] for field in target))
+    checked_target(*(RUNTIME_VALUE if is_reference(getattr(operator, field)) else known[field] for field in target))
     for field in ("parameters_and_flags", "op_kwargs"):
         check_mapping(field, literal[field])
     for field in ("args", "products", "dependencies"):

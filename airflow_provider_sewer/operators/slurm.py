@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.configuration import conf
@@ -15,14 +15,17 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, Tas
 from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import (
     InvalidTask,
+    SlurmError,
     SlurmJobFailed,
     SlurmJobReleased,
+    SlurmRequestLimit,
     SlurmSubmissionRejected,
     SlurmUnsatisfiable,
     UnreadableRecord,
     UntrustedPath,
 )
 from airflow_provider_sewer.core.formats import STORED_JOB
+from airflow_provider_sewer.core.retry_requests import merged_rules, reject_missing_amounts, without_missing_amounts
 from airflow_provider_sewer.core.serialization import slurm_to_data
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
@@ -31,7 +34,7 @@ from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
-from airflow_provider_sewer.operators.field_checks import seconds
+from airflow_provider_sewer.operators.field_checks import RUNTIME_VALUE, seconds
 from airflow_provider_sewer.operators.module import PythonModuleOperator, failing_at_once, folder_of, hook_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.operators.supervisor import supervisor
@@ -64,6 +67,7 @@ _LONGEST_DEFERRAL = timedelta(days=90)
 #: Errors that a retry cannot resolve.
 _NOT_RETRYABLE = (
     InvalidTask,
+    SlurmRequestLimit,
     SlurmSubmissionRejected,
     SlurmUnsatisfiable,
     UntrustedPath,
@@ -121,6 +125,9 @@ class SlurmModuleOperator(PythonModuleOperator):
         worker. Default: ``False``.
     :param array_wait: time without a new instance after which an incomplete array is submitted, in seconds or as a
         timedelta. Default: 30.
+    :param retry_with: changes of the request of a retry, by the error of the attempt before, such as
+        ``{"SlurmOutOfMemory": {"mem_gb": 2.0}}``, see :mod:`~airflow_provider_sewer.core.retry_requests`. They override
+        those of ``default_args`` and of the connection error by error. Without Slurm they have no effect.
     """
 
     template_fields: Sequence[str] = (*PythonModuleOperator.template_fields, "slurm", "run_dir")
@@ -151,6 +158,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         wait_for_completion: bool | None = None,
         array: bool | None = None,
         array_wait: float | timedelta | None = None,
+        retry_with: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.slurm = _over_defaults(slurm, kwargs.get("default_args"))
@@ -169,6 +177,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         self.wait_for_completion = wait_for_completion
         self.array = array
         self.array_wait = array_wait
+        self.retry_with = _rules_over_defaults(retry_with, kwargs.get("default_args"))
         super().__init__(**kwargs)
         self.job_link: str | None = None
         self._job_url: str | None = None
@@ -190,24 +199,28 @@ class SlurmModuleOperator(PythonModuleOperator):
                 if (current := self._up_to_date_result(context, run.task_run)) is not None:
                     return self._checked_result(ti, current.value)
                 warn_of_other_runs(run.task_run.product_files, ti, self.log.warning)
-            slurm = run.spec.slurm
-            job = run.submit_or_reattach()
+            return self._run_job(context, run)
+
+    def _run_job(self, context: Context, run: JobRunner) -> Any:
+        """Submit the job, unless the runner has reattached to one, and return the module's result."""
+        slurm = run.spec.slurm
+        job = run.submit_or_reattach()
+        self._store_job(context, run, job)
+        if isinstance(job, PendingJob):
+            if slurm.deferrable and slurm.wait_for_completion:
+                self._wait_in_triggerer(context, job, run)
+            job = run.wait_for_array(job)
             self._store_job(context, run, job)
-            if isinstance(job, PendingJob):
-                if slurm.deferrable and slurm.wait_for_completion:
-                    self._wait_in_triggerer(job, run)
-                job = run.wait_for_array(job)
-                self._store_job(context, run, job)
-            if not run.has_reattached:  # that line names the directory, too
-                self.log.info("%s", submitted_message(job))
-            if job.cluster.kind == "slurm":
-                self.log.info("To open a shell in the running job: %s", shell_command(job))
-            self._publish(ti, job)
-            if not slurm.wait_for_completion:
-                return job.ref.id
-            if slurm.deferrable and not job.directory.has_final_record:
-                self._wait_in_triggerer(job, run)
-            return self._collect(context, run, run.follow(job))
+        if not run.has_reattached:  # that line names the directory, too
+            self.log.info("%s", submitted_message(job))
+        if job.cluster.kind == "slurm":
+            self.log.info("To open a shell in the running job: %s", shell_command(job))
+        self._publish(context["ti"], job)
+        if not slurm.wait_for_completion:
+            return job.ref.id
+        if slurm.deferrable and not job.directory.has_final_record:
+            self._wait_in_triggerer(context, job, run)
+        return self._collect(context, run, run.follow(job))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Log the job's remaining output and return its result, after the trigger has fired.
@@ -304,6 +317,8 @@ class SlurmModuleOperator(PythonModuleOperator):
             other_secrets=self._secrets_in_fields(),
             grace=seconds(self.termination_grace_period),
             active=active,
+            is_first_try=ti.try_number == 1,
+            is_last_try=ti.try_number > ti.max_tries,
         )
         if counts and planned.shares_array:
             expected = ti.get_ti_count(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
@@ -320,7 +335,11 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _slurm_settings(self, dag: Any, hook: SewerHook | None) -> SlurmSettings:
         given = {field: getattr(self, field) for field in SlurmSettings._fields}
         own = SlurmSettings.checked(**given, folder=self._folder or folder_of(dag))
-        slurm = own.with_fallback(hook.slurm_settings if hook else SlurmSettings()).with_fallback(DEFAULTS)
+        of_connection = hook.slurm_settings if hook else SlurmSettings()
+        slurm = own.with_fallback(of_connection).with_fallback(DEFAULTS)
+        with failing_at_once():
+            reject_missing_amounts(own.retry_with, slurm.slurm)
+        slurm = slurm._replace(retry_with=without_missing_amounts(slurm.retry_with, slurm.slurm))
         if supervisor() is None:  # in dag.test(), mapped instances run one after the other
             slurm = slurm._replace(array=False)
         if slurm.deferrable is None:
@@ -330,7 +349,9 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _check(self, fields: Mapping[str, Any], literal: Mapping[str, Any]) -> None:
         super()._check(fields, literal)
         given = {field: getattr(self, field) for field in SlurmSettings._fields}
-        SlurmSettings.checked(**{**given, "slurm": literal["slurm"], "run_dir": fields["run_dir"]})
+        slurm = SlurmSettings.checked(**{**given, "slurm": literal["slurm"], "run_dir": fields["run_dir"]})
+        if self.sewer_conn_id is None and isinstance(self.slurm, Mapping):  # else the connection may request more
+            reject_missing_amounts(slurm.retry_with, {**dict.fromkeys(self.slurm, RUNTIME_VALUE), **slurm.slurm})
         checked_run_dir(os.fspath(fields["run_dir"] or ""))
 
     # -- Lifecycle of the job ------------------------------------------------------------------------------------------
@@ -388,19 +409,26 @@ class SlurmModuleOperator(PythonModuleOperator):
         if pushes_id:
             ti.xcom_push(key="slurm_job_id", value=job.ref.id)
 
-    def _wait_in_triggerer(self, job: Job | PendingJob, run: JobRunner) -> None:
+    def _wait_in_triggerer(self, context: Context, job: Job | PendingJob, run: JobRunner) -> None:
         # Imported here: Airflow's triggers take a third of the time that importing this module costs a DAG file.
         from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
         from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
         target = run.runner_of(job.directory).task.target
         # Airflow does not enforce execution_timeout while a task is deferred.
-        timeout = self.execution_timeout or _LONGEST_DEFERRAL
-        settings = slurm_to_data(run.spec.slurm._replace(slurm={}))
+        timeout = self._time_left(context)
+        settings = slurm_to_data(run.spec.slurm._replace(slurm={}, retry_with=None))
         secrets = encrypt_secrets(run.secrets(job.directory), job.directory)
         deadline = time.time() + timeout.total_seconds()
         trigger = SlurmJobTrigger(job.to_dict(), target, settings, secrets, deadline)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+
+    def _time_left(self, context: Context) -> timedelta:
+        """Return how long this try may still take; its earlier deferrals count."""
+        if self.execution_timeout is None:
+            return _LONGEST_DEFERRAL
+        began = context["ti"].start_date
+        return max(began + self.execution_timeout - datetime.now(began.tzinfo), timedelta(seconds=1))
 
     def _collect(self, context: Context, run: JobRunner, job_result: JobResult) -> Any:
         """Return the result, or raise the error of the job."""
@@ -410,9 +438,14 @@ class SlurmModuleOperator(PythonModuleOperator):
         ti.xcom_push(key="slurm_usage", value=usage_of(directory))
         try:
             result = run.collect(job_result)
-        except SlurmJobFailed as error:
-            self._skip_if_requested(error.exit_code)
-            raise
+        except SlurmError as error:
+            if isinstance(error, SlurmJobFailed):
+                self._skip_if_requested(error.exit_code)
+            if not run.has_own_try(job_result, error):
+                raise
+            self.log.warning("%s", error)
+            self._prepare_attempt(context, run)
+            return self._run_job(context, run)
         if self.run_when != "always":
             push_run_info(ti, run.runner_of(directory).latest_run(), reran=True)
         try:
@@ -437,6 +470,14 @@ def _over_defaults(slurm: Any, default_args: Mapping[str, Any] | None) -> Any:
     if not isinstance(slurm, Mapping) or not isinstance(others, Mapping):
         return slurm
     return SlurmSettings(slurm=slurm).with_fallback(SlurmSettings(slurm=others)).slurm
+
+
+def _rules_over_defaults(retry_with: Any, default_args: Mapping[str, Any] | None) -> Any:
+    """Merge a task's ``retry_with`` over that of the default arguments, likewise."""
+    others = (default_args or {}).get("retry_with")
+    if not isinstance(retry_with, Mapping) or not isinstance(others, Mapping):
+        return retry_with
+    return merged_rules(retry_with, others)
 
 
 def _zero_for_none(orphan_timeout: Any) -> Any:

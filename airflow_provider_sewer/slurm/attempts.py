@@ -6,7 +6,7 @@ import os
 import re
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.formats import ATTEMPT
@@ -148,6 +148,24 @@ class Attempts:
         is_valid = self._instance.continues(attempt) and not attempt.directory.is_cleared
         return attempt if 0 < attempt.collected_in < self._instance.try_number and is_valid else None
 
+    def latest_of_series(self) -> Attempt | None:
+        """Return the latest attempt of the present series of tries, closed or not; ``None`` if there is none.
+
+        An attempt that was not recorded was not submitted, and does not count.
+
+        :raises SlurmUnavailable: when the folder cannot be read.
+        :raises UnreadableRecord: when the record of an attempt cannot be read.
+        """
+        for number in sorted(self._numbers(), reverse=True):
+            directory = self._directory(number)
+            directory.check_own()
+            record = directory.read_attempt()
+            if record is not None and self._is_ours(number, record["name"]):
+                attempt = self._recorded(directory, record)
+                is_valid = self._instance.continues(attempt) and not directory.is_cleared
+                return attempt if is_valid else None
+        return None
+
     def _newest(self) -> Attempt | None:
         for number in sorted(self._numbers(), reverse=True):
             directory = self._directory(number)
@@ -158,9 +176,13 @@ class Attempts:
             if record is None:
                 return None
             if self._is_ours(number, record["name"]):
-                fields = (record["name"], record["cluster"], record["clears"], record["run_clears"])
-                return Attempt(directory, *fields, in_array=record["in_array"])
+                return self._recorded(directory, record)
         return None
+
+    @staticmethod
+    def _recorded(directory: JobDirectory, record: dict[str, Any]) -> Attempt:
+        fields = (record["name"], record["cluster"], record["clears"], record["run_clears"])
+        return Attempt(directory, *fields, in_array=record["in_array"])
 
     def begin(self) -> Attempt:
         """Create the job directory of a new attempt.

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import SlurmUnavailable, UnreadableRecord
 from airflow_provider_sewer.core.formats import (
+    ASKED,
     ATTEMPT,
     CANCELLED,
     ENDED,
     EXIT,
+    FAILURE,
     JOB,
     LOG_OFFSETS,
     MONITOR,
@@ -24,6 +26,7 @@ from airflow_provider_sewer.core.formats import (
     UNKNOWN,
     Format,
 )
+from airflow_provider_sewer.core.retry_requests import Failure, Request
 from airflow_provider_sewer.core.trusted_files import (
     LARGEST_RECORD,
     PRIVATE,
@@ -80,6 +83,8 @@ class JobDirectory:
         self.monitor = self._file("monitor.json")  # the process that monitors the job; it touches the file
         self._orphaned = self._file("orphaned")  # the job script has ended the job, as no process monitored it
         self._unknown = self._file("unknown.json")  # for how long Slurm has not known the job
+        self._asked = self._file("asked.json")
+        self._failure = self._file("failure.json")
         self._ended = self._file("ended.json")
         self.products = self._file("products.json")
         self.task = self._file("task.json")
@@ -179,6 +184,30 @@ class JobDirectory:
         :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
         return self._read_record(PRODUCTS, self.products, largest=LARGEST_SAVED)
+
+    def write_request(self, request: Request) -> None:
+        """Record the request of the attempt, for the retry after it."""
+        self._write_record(ASKED, self._asked, request._asdict())
+
+    def read_request(self) -> Request | None:
+        """Return the request of the attempt; ``None`` if it was not recorded.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        record = self._read_record(ASKED, self._asked)
+        return None if record is None else Request(*ASKED.values(record))
+
+    def write_failure(self, failure: Failure) -> None:
+        """Record how the attempt has failed, for the retry after it."""
+        self._write_record(FAILURE, self._failure, failure._asdict())
+
+    def read_failure(self) -> Failure | None:
+        """Return how the attempt has failed; ``None`` if that was not recorded.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        record = self._read_record(FAILURE, self._failure)
+        return None if record is None else Failure(*FAILURE.values(record))
 
     def write_ended(self, how: str, try_number: int = 0) -> None:
         """Record that this attempt is closed: ``collected``, ``failed`` or ``abandoned``.

@@ -44,6 +44,7 @@ from airflow_provider_sewer.slurm.last_lines import last_line_between
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.monitor import JobMonitor
 from airflow_provider_sewer.slurm.reattach import PreviousAttempt
+from airflow_provider_sewer.slurm.retries import RetryRequests
 from airflow_provider_sewer.slurm.run_dir import checked_run_dir
 from airflow_provider_sewer.slurm.status_poller import Backoff, latest_update, subscribe
 from airflow_provider_sewer.slurm.submission import DuplicateJobName, Submission
@@ -100,6 +101,7 @@ class JobRunner:
         self._secrets_of: dict[str, tuple[str, ...]] = {}
         self._run_dir = os.path.abspath(os.path.expanduser(spec.slurm.run_dir or ""))
         self._attempts = Attempts(self._run_dir, spec.instance, spec.label)
+        self._retries = RetryRequests(self._attempts, notify, learns=not spec.is_first_try)
         self._current: JobDirectory | None = None
         self._job: Job | PendingJob | None = None
         self._is_cancelled = False
@@ -249,13 +251,25 @@ class JobRunner:
             raise
         except UnreadableRecord:  # the job may have succeeded: its files stay
             raise
-        except SewerError:
+        except SewerError as error:
+            self._record_failure(directory, error, result.node)
             self._close(directory, "failed")
             if not is_collected:
                 products.discard()
             raise
         self._close(directory, "collected")
         return value
+
+    def has_own_try(self, result: JobResult, error: SewerError) -> bool:
+        """Return whether a new attempt is to follow a failed one within this try; then submit again.
+
+        :raises SlurmRequestLimit: when a retry would request more than ``retry_with`` allows.
+        :raises UnreadableRecord: when a record of the attempt cannot be read.
+        """
+        has_own = self._retries.has_own_try(self.spec, JobDirectory(result.run_directory or ""), error)
+        if has_own:
+            self._job, self.has_reattached = None, False
+        return has_own
 
     def reject(self, result: JobResult) -> None:
         """Record that the result of a collected attempt cannot be used, so that the next try submits a new job."""
@@ -289,6 +303,12 @@ class JobRunner:
     def log_rest(self, directory: JobDirectory) -> None:
         """Log the output of the job in a job directory that is not logged yet."""
         JobLogs(directory, self._sink, self.secrets(directory)).finish()
+
+    def _record_failure(self, directory: JobDirectory, error: SewerError, node: str | None) -> None:
+        try:
+            self._retries.record_failure(directory, error, node)
+        except OSError as failed:  # the next try then requests the same again
+            self._notify(WarningLine(f"Cannot record the failure of this attempt in its job directory: {failed}"))
 
     def _close(self, directory: JobDirectory, how: str) -> None:
         """Record that an attempt is closed, and prevent any further effect of it.
@@ -390,6 +410,8 @@ class JobRunner:
                 path = job.directory.path
                 self._notify(f"Reattaching to {job} submitted by a previous try; job directory: {path}")
                 return job
+            if job is not None and self.spec.slurm.retry_with and (ended := self.follow(job)).error:
+                self._record_failure(job.directory, ended.as_error(), ended.node)
         previous.abandon(job)
         return None
 
@@ -416,6 +438,10 @@ class JobRunner:
     def _submit(self) -> Job | PendingJob:
         cluster = get_backend(self.spec.slurm.cluster or "auto", self._notify, self._clusters)
         checked_run_dir(self._run_dir, kind=cluster.kind)
+        spec, request = self.spec, None
+        if spec.slurm.retry_with and cluster.kind == "slurm":
+            request = self._retries.next(spec)
+            spec = spec._replace(slurm=spec.slurm._replace(slurm=request.applied_to(spec.slurm.slurm)))
         while True:
             attempt = self._attempts.begin()
             self._current = attempt.directory
@@ -432,11 +458,13 @@ class JobRunner:
                 if self._saves_task:
                     save_task(attempt.directory, self.spec.task)
                 call = products.begin(attempt.name)
-                array = cluster if self.spec.shares_array and isinstance(cluster, SlurmClient) else None
+                array = cluster if spec.shares_array and isinstance(cluster, SlurmClient) else None
                 with attempt.directory.writing():
-                    self.spec.script(attempt.name, call, in_array=array is not None).write(attempt.directory)
+                    if request is not None:
+                        attempt.directory.write_request(request)
+                    spec.script(attempt.name, call, in_array=array is not None).write(attempt.directory)
                 if array is not None:
-                    return ArrayRegistration(array, attempt).register(self.spec.member(attempt.directory.path))
+                    return ArrayRegistration(array, attempt).register(spec.member(attempt.directory.path))
                 return submission.submit()
             except DuplicateJobName as duplicate:
                 self._notify(WarningLine(f"Cancelling {duplicate.job}: its job directory was removed"))
@@ -450,7 +478,8 @@ class JobRunner:
                     giving_up.start()
                     giving_up.join(TIMEOUT_BEFORE_KILL)
                 raise
-            except SewerError:
+            except SewerError as error:
+                self._record_failure(attempt.directory, error, None)
                 self._give_up(cluster, attempt)
                 self._products(attempt.directory).discard()
                 raise

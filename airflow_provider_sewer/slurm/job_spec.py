@@ -36,6 +36,8 @@ class JobSpec(NamedTuple):
     :param active: the variables that describe the interpreter's environment.
     :param other_secrets: further values to mask, such as secrets in other fields of an operator.
     :param controller_timeout: as for :class:`~airflow_provider_sewer.slurm.submission.Submission`.
+    :param is_first_try: whether no earlier try belongs to its series.
+    :param is_last_try: whether no try follows a failure.
     """
 
     instance: TaskInstance
@@ -47,6 +49,8 @@ class JobSpec(NamedTuple):
     active: Sequence[str] = ()
     other_secrets: Sequence[str] = ()
     controller_timeout: float | None = None
+    is_first_try: bool = False
+    is_last_try: bool = False
 
     @property
     def label(self) -> str:

@@ -305,6 +305,10 @@ _ANYWHERE = some.builds(
                       some.sampled_from([None, 1, 2])),
     deferrable=some.sampled_from([None, True, False]),
     lost_after=some.sampled_from([None, 0.0, 1.0]),
+    retry_with=some.sampled_from([
+        None, {}, {"SlurmTimeout": None}, {"SlurmTimeout": {"time": 2}, "max": {"mem": "4G"}},
+        {"max": {"mem": None, "time": 5}}, {"SlurmTimeout": {"time": 3}},
+    ]),
 )  # fmt: skip
 
 
