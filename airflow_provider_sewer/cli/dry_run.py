@@ -73,7 +73,7 @@ def _command(task: Task, results: Mapping[str, Any], options: RunOptions) -> str
     """Return the command of a task as text for a shell; a value that only the run gives is in angle brackets."""
     argv = task.call(lambda marker: _filled(marker, results)).argv
     env = task.settings.env
-    secrets = [*options.secrets, *secret_texts(env, argv)]
+    secrets = [*task.secrets, *secret_texts(env, argv)]
     variables = [
         f'{name}="${name}"' if looks_secret(name) else f"{name}={shown([value], secrets)}"
         for name, value in env.items()

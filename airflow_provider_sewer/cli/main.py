@@ -206,7 +206,6 @@ def run(
         limits=limits,
         log_dir=log_dir,
         slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead),
-        secrets=request.file.secrets,
         verbosity=verbose - quiet,
     )
     settings = options.settings_here(request.settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -15,7 +14,6 @@ import click
 from airflow_provider_sewer.cli.help import FILE, META_FILE, PROCESS, TASKS, completed, is_given, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.selection import From
 from airflow_provider_sewer.core.trusted_files import parse_json
 from airflow_provider_sewer.loaders.workflow_files import load_tasks, load_workflow
@@ -207,12 +205,6 @@ class WorkflowFile(NamedTuple):
     functions_module: str | None
     external: bool
     settings: ExecutionSettings
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Return the values to mask among the arguments, which tasks may use under any name."""
-        texts = {name: each if isinstance(each, str) else json.dumps(each) for name, each in self.arguments.items()}
-        return tuple(secret_texts(texts, data=self.arguments))
 
     def workflow(self) -> Workflow:
         """Load the requested workflow.

@@ -30,7 +30,7 @@ from airflow_provider_sewer.execution.task_states import Outcome, TaskState
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
@@ -63,7 +63,6 @@ class RunOptions(NamedTuple):
     :param limits: available amount of each resource.
     :param log_dir: folder for the log files; default: a new one below ``.sewer/logs``.
     :param slurm: backend for Slurm jobs; default: all tasks run on this machine.
-    :param secrets: values of the command line to mask.
     :param verbosity: -1 to print only warnings and failures, 1 to print all lines instead of a live table.
     """
 
@@ -74,7 +73,6 @@ class RunOptions(NamedTuple):
     limits: Mapping[str, int]
     log_dir: str | None
     slurm: WorkflowJobs | None = None
-    secrets: Collection[str] = ()
     verbosity: int = 0
 
     def settings_here(self, settings: ExecutionSettings) -> ExecutionSettings:
@@ -132,7 +130,6 @@ def prepare(workflow: Workflow, settings: ExecutionSettings, options: RunOptions
         forced=forced,
         observers=observers,
         slurm=options.slurm,
-        secrets=options.secrets,
     )
     for warning in engine.check():
         write_message(f"sppe: {warning}; continuing, because an earlier task may create it")

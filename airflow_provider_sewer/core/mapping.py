@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.chain import Chain
 from airflow_provider_sewer.core.errors import InvalidTask, Key
+from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.placeholders import Ignored, Result
-from airflow_provider_sewer.core.recording import automatic_name
+from airflow_provider_sewer.core.recording import automatic_name, secrets_of_workflow
 from airflow_provider_sewer.core.secret_detection import is_secret
 from airflow_provider_sewer.core.size_limits import MAX_ITEMS, bounded_list, joined_pattern
 from airflow_provider_sewer.core.source import calling_line
@@ -242,7 +243,9 @@ def _keys_in_values(
 def _label(key: str, value: Any, values: Iterable[Any]) -> str:
     """Return a short text for a value, or its position if its text is not suited for a name."""
     text = _text(value)
-    if text is None or not text.strip() or len(text) > _LONGEST_LABEL or not text.isprintable() or is_secret(key, text):
+    if text is None or not text.strip() or len(text) > _LONGEST_LABEL or not text.isprintable():
+        return f"#{_position(value, values)}"
+    if is_secret(key, text) or any(Secrets(secrets_of_workflow()).names_in(text)):
         return f"#{_position(value, values)}"
     return text
 

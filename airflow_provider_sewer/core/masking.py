@@ -50,6 +50,10 @@ class Secrets:
         pattern = self._pattern(text)
         return pattern.sub(lambda found: write(self._named[found[0]]), text) if pattern else text
 
+    def names_in(self, text: str) -> Iterator[str]:
+        """Yield the name of each secret that occurs in a text."""
+        yield from (self._named[form] for form in self.forms if form in text)
+
     def split(self, text: str) -> tuple[str, str]:
         """Return the part of an unfinished text that can be shown, masked, and the rest.
 

@@ -7,16 +7,20 @@ recorder is a context variable, so that two files can be loaded at once.
 from __future__ import annotations
 
 import copy
+import inspect
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.groups import inner_group
+from airflow_provider_sewer.core.secret_detection import secret_arguments
 from airflow_provider_sewer.core.source import calling_line, executing_module
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from contextvars import Token
 
     from airflow_provider_sewer.core.chain import Chain
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
@@ -25,13 +29,22 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """Recorded ``.run(…)``: its chain, settings, source line, the module whose code called it, and its group."""
+    """Recorded ``.run(…)``.
+
+    :param chain: its tasks.
+    :param settings: their settings, if they have none.
+    :param source: its line.
+    :param module: the module whose code called it.
+    :param group: the group of its tasks.
+    :param secrets: the secrets among the arguments of the workflows around it, each with its name.
+    """
 
     chain: Chain
     settings: ExecutionSettings
     source: SourceLine
     module: Optional[str]
     group: str = ""
+    secrets: Mapping[str, str] = MappingProxyType({})
 
 
 class TaskNamer:
@@ -100,6 +113,7 @@ class Recorder:
 
 
 _recorder: ContextVar[Recorder | None] = ContextVar("sewer_recorder", default=None)
+_secrets: ContextVar[Mapping[str, str]] = ContextVar("sewer_secrets", default=MappingProxyType({}))
 _under_way: list[Recorder] = []
 _run_inline: Callable[[Run], None]
 _unrecorded_names: dict[str | None, TaskNamer] = {}
@@ -138,7 +152,7 @@ def set_inline_runner(runner: Callable[[Run], None]) -> None:
 
 def run_chain(chain: Chain, settings: ExecutionSettings, source: SourceLine) -> None:
     """Record a ``.run()``, or run it now."""
-    run = Run(chain, settings, source, executing_module())
+    run = Run(chain, settings, source, executing_module(), secrets=_secrets.get())
     if recorder := _recorder.get():
         recorder.runs.append(run._replace(group=recorder.group))
     else:
@@ -165,6 +179,11 @@ def record_task(task: Task) -> None:
         recorder.tasks[task] = executing_module()
 
 
+def secrets_of_workflow() -> Mapping[str, str]:
+    """Return the secrets among the arguments of the workflows that are being called, each with its name."""
+    return _secrets.get()
+
+
 def automatic_name(base: str, signature: str) -> str:
     """Return the name of a task without a name of its own (see :class:`TaskNamer`).
 
@@ -182,26 +201,41 @@ def record_edges(edges: Iterable[tuple[Task, Task]]) -> None:
 
 
 class CalledWorkflow:
-    """Context in which the recorder, if there is one, adds runs to the group of a called workflow.
+    """Context of a called workflow: the recorder, if there is one, adds runs to its group.
 
-    It is a class because a generator would add lines of its own to tracebacks.
+    The secrets among its arguments are known inside, for tasks can use them under any name. It is a class because a
+    generator would add lines of its own to tracebacks.
 
-    :param name: the name of the called workflow.
+    :param function: the called workflow.
+    :param args: its positional arguments.
+    :param kwargs: its keyword arguments.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._name = function.__name__
         self._recorder = _recorder.get()
         self._around = ""
+        self._secrets = secret_arguments(_with_defaults(function, args, kwargs))
+        self._token: Token[Mapping[str, str]] | None = None
 
     def __enter__(self) -> None:
+        self._token = _secrets.set({**_secrets.get(), **self._secrets})
         if self._recorder:
             self._around = self._recorder.group
             self._recorder.group = self._recorder.new_group(self._name)
 
     def __exit__(self, *exc: object) -> None:
+        if self._token:
+            _secrets.reset(self._token)
         if self._recorder:
             self._recorder.group = self._around
+
+
+def _with_defaults(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by their names; unknown ones are left out, for the call itself rejects them."""
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    return {**defaults, **dict(zip((each.name for each in parameters), args)), **kwargs}
 
 
 def record_workflow(name: str, function: Any) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from airflow_provider_sewer.core.masking import NO_SECRETS, PLAIN, Secrets, Write, as_mask
@@ -58,6 +59,7 @@ _VALUE = re.compile(r""""[^"]*"|'[^']*'|[^\s"';&|]+""")
 _TEMPLATE = re.compile(r"\{\{|\{%|%\(|\$\{env:")
 _REFERENCE = re.compile(r"\$[\w{(]|`")
 _DEFINED_ELSEWHERE = re.compile(f"{_TEMPLATE.pattern}|{_REFERENCE.pattern}")
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 @lru_cache(maxsize=1024)
@@ -98,6 +100,22 @@ def secret_texts(env: Mapping[str, str], words: Iterable[str] = (), data: Any = 
             found.setdefault(secret, name)
     for name, secret in (*_secrets_in_words(words), *_secrets_in_data(data)):
         found.setdefault(secret, name)
+    return found
+
+
+def secret_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the secrets among the arguments of a workflow, each with the name of a variable that could hold it.
+
+    Tasks can use these under any name. A number of a secret name counts as its text.
+    """
+    found: dict[str, str] = {}
+    for name, value in arguments.items():
+        texts = list(_texts(value, has_numbers=True)) if looks_secret(name) else []
+        for text in texts:
+            if not _is_plain(text):
+                found.setdefault(text, variable_name(name))
+        for inner, text in _secrets_in_data(value):
+            found.setdefault(text, inner or variable_name(name))
     return found
 
 
@@ -147,9 +165,12 @@ def masked_words(words: Iterable[str], secrets: Secrets, write: Write = as_mask)
     ]
 
 
-def masked_env(env: Mapping[str, str], write: Write = as_mask) -> dict[str, str]:
-    """Return environment variables with secrets masked, also where the value of one variable occurs in another."""
-    secrets = Secrets(secret_texts(env))
+def masked_env(env: Mapping[str, str], write: Write = as_mask, others: Mapping[str, str] = _NO_NAMES) -> dict[str, str]:
+    """Return environment variables with secrets masked, also where the value of one variable occurs in another.
+
+    :param others: further secrets, each with its name.
+    """
+    secrets = Secrets({**others, **secret_texts(env)})
     return {name: write(name) if is_secret(name, value) else secrets.mask(value, write) for name, value in env.items()}
 
 
@@ -165,7 +186,9 @@ def masked_data(value: Any, write: Write = as_mask, secrets: Secrets = NO_SECRET
     if isinstance(value, (list, tuple)):
         words = iter(masked_words([item for item in value if type(item) is str], secrets, write))
         return [next(words) if type(item) is str else masked_data(item, write, secrets) for item in value]
-    return masked_text(secrets.mask(value, write), write) if type(value) is str else value
+    if type(value) is str:
+        return masked_text(secrets.mask(value, write), write)
+    return secrets.mask(str(value), write) if secrets and str(value) in secrets.forms else value
 
 
 def variable_name(option: str) -> str:
@@ -178,28 +201,30 @@ def as_variable(name: str) -> str:
     return f"${{env:{name or 'SECRET'}}}"
 
 
-def exposed(parameters: Any, args: Any, kwargs: Any, slurm: Any) -> Iterator[str]:
+def exposed(parameters: Any, args: Any, kwargs: Any, slurm: Any, secrets: Secrets = NO_SECRETS) -> Iterator[str]:
     """Return a description of each secret in arguments and lines of shell, with advice; the values are not shown.
 
     :param parameters: parameters of a module.
     :param args: verbatim arguments.
     :param kwargs: keyword arguments of a function.
     :param slurm: parameters of a Slurm job, with its lines of shell.
+    :param secrets: values that are secret under any name.
     """
     for label, given, reason in (("parameter", parameters, _ON_COMMAND_LINES), ("argument", kwargs, _IN_FILES)):
         for key, value in given.items() if isinstance(given, Mapping) else ():
-            if type(value) in _PLAIN_TYPES or (
-                type(value) is str and not looks_secret(str(key)) and not _SECRET_SIGNS.search(value)
+            if not secrets and (
+                type(value) in _PLAIN_TYPES
+                or (type(value) is str and not looks_secret(str(key)) and not _SECRET_SIGNS.search(value))
             ):
                 continue
-            for name, _ in islice(_secrets_in_data({key: value}), 1):
+            for name in islice(_names_of_secrets({key: value}, secrets), 1):
                 yield _advice(f"{label} {key!r}", reason, name or variable_name(str(key)))
-    for name, _ in islice(_secrets_in_data(args), 1):
+    for name in islice(_names_of_secrets(args, secrets), 1):
         yield _advice("a value in args", _ON_COMMAND_LINES, name)
     for field in ("setup", "teardown") if isinstance(slurm, Mapping) else ():
         lines = slurm.get(field) or ()
         for number, line in enumerate([lines] if isinstance(lines, str) else lines, 1):
-            for name, _ in islice(_secrets_in_data(line), 1):
+            for name in islice(_names_of_secrets(line, secrets), 1):
                 yield _advice(f"line {number} of {field}", _IN_SCRIPTS, name)
 
 
@@ -207,6 +232,13 @@ _PLAIN_TYPES = frozenset({bool, int, float, type(None)})
 _ON_COMMAND_LINES = "other users can read command lines"
 _IN_FILES = "arguments are stored in files and in Airflow's database"
 _IN_SCRIPTS = "Slurm and its administrators keep job scripts"
+
+
+def _names_of_secrets(data: Any, secrets: Secrets) -> Iterator[str]:
+    """Yield the name of each secret in data, which may be empty."""
+    yield from (name for name, _ in _secrets_in_data(data))
+    for text in _texts(data, has_numbers=True) if secrets else ():
+        yield from secrets.names_in(text)
 
 
 def _advice(where: str, reason: str, name: str) -> str:
@@ -280,14 +312,16 @@ def _secrets_in_data(data: Any) -> Iterator[tuple[str, str]]:
         yield from secrets_in(data)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, *, has_numbers: bool = False) -> Iterator[str]:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _texts(item)
+            yield from _texts(item, has_numbers=has_numbers)
     elif isinstance(value, str):
         yield str.__str__(value)
+    elif has_numbers and type(value) in (int, float):
+        yield str(value)
 
 
 def _masked(value: Any, written: str) -> Any:

@@ -218,7 +218,8 @@ class _Writer:
     def written(self) -> dict[str, Any]:
         """Write all tasks with a number; the tasks they refer to are added on the way."""
         tasks = [self._task(task) for task in self._tasks]  # the list grows meanwhile
-        return {"tasks": tasks, "mapped": self._mapped}
+        secrets = {value: name for task in self._tasks for value, name in task.secrets.items()}
+        return {"tasks": tasks, "mapped": self._mapped, **({"secrets": secrets} if secrets else {})}
 
     def _mapped_number(self, mapped: MappedTask) -> int:
         if mapped not in self._mapped_numbers:
@@ -329,6 +330,7 @@ def _read_tasks(data: Any, where: str) -> list[Task]:
                 setattr(task, attribute, _read(fields[field], references))
             task.identity = identities.setdefault(fields["identity"], object())
             task.args = tuple(task.args)
+            task.secrets = dict(data.get("secrets", {}))
         for task in tasks:  # results of other tasks among its parameters have their names by now
             task.note_arguments()
         return tasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from airflow_provider_sewer.core.call import Call, checked_kwargs, function_call, module_call
@@ -13,6 +13,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.groups import checked_group, inner_group
 from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task
+from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.placeholders import (
     Marker,
@@ -126,6 +127,7 @@ class Task:
         self.identity = object()  # shared with the copies that have other settings
         self.mapped_task: MappedTask | None = None
         self.is_mapped = False
+        self.secrets: Mapping[str, str] = {}
         try:
             for field in unknown:
                 raise InvalidTask(unknown_name("field", field, FIELDS), at=(Key(field),))
@@ -177,11 +179,20 @@ class Task:
         return [*self.written.argv[2:]]
 
     def exposed_secrets(self) -> list[str]:
-        """Return descriptions of values that look like secrets and that others could read, without the secrets."""
+        """Return descriptions of secrets that others could read, without the secrets."""
+        secrets = Secrets(self.secrets)
         given = self.parameters_and_flags, self.args, self.kwargs
         parameters, args, kwargs = replace_placeholders(given, as_written)
-        found = exposed(parameters, args, kwargs, self.slurm.slurm)
-        return [f"task {self.name!r}: {secret}" for secret in found]
+        found = [*exposed(parameters, args, kwargs, self.slurm.slurm, secrets), *self._named_secrets(secrets)]
+        return [f"task {secrets.mask(self.name)!r}: {secret}" for secret in found]
+
+    def _named_secrets(self, secrets: Secrets) -> Iterator[str]:
+        """Return a description of each name that contains a secret argument of the workflow."""
+        paths = [marker.path for marker in (*self.products, *self.dependencies)]
+        texts = {"name": [self.name], "group": [self.group], "tags": self.tags, "doc": [self.doc], "path": paths}
+        for field, written in texts.items() if secrets else ():
+            if name := next(secrets.names_in("\n".join(filter(None, written))), None):
+                yield f"its {field} contains the secret {name}, and is shown and stored; leave the secret out"
 
     def call(self, fill: Fill = as_written) -> Call:
         """Return the call that an interpreter runs.
@@ -249,6 +260,17 @@ class Task:
         """Return this task with other settings."""
         other = copy.copy(self)
         other.settings = settings
+        return other
+
+    def with_secrets(self, secrets: Mapping[str, str]) -> Task:
+        """Return this task, which masks these values too.
+
+        :param secrets: secrets among the arguments of its workflow, each with its name; it can use them anywhere.
+        """
+        if not secrets:
+            return self
+        other = copy.copy(self)
+        other.secrets = {**self.secrets, **secrets}
         return other
 
     def renamed(self, name: str) -> Task:

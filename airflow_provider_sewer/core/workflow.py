@@ -51,7 +51,7 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
 
     @functools.wraps(function)
     def declared(*args: Any, **kwargs: Any) -> Any:
-        with CalledWorkflow(function.__name__):
+        with CalledWorkflow(function, args, kwargs):
             return function(*args, **kwargs)
 
     declared.__sewer_workflow__ = calling_line()  # type: ignore[attr-defined]
@@ -149,10 +149,12 @@ class Workflow:
         edges: list[tuple[Task, Task]] = []
         first_run: dict[int, Run] = {}
         tails: tuple[Task, ...] = ()
+        runs = list(runs)
+        secrets = {value: name for run in runs for value, name in run.secrets.items()}
         for run in runs:
             for task in run.chain.tasks():
                 _reject_second_run(task, run, first_run)
-                final[id(task)] = task.with_defaults(run.settings).in_group(run.group)
+                final[id(task)] = task.with_defaults(run.settings).in_group(run.group).with_secrets(secrets)
             edges += [(final[id(up)], final[id(down)]) for up, down in run.chain.edges()]
             edges += [(up, final[id(down)]) for up in tails for down in run.chain.heads]
             tails = tuple(final[id(task)] for task in run.chain.tails)

@@ -65,7 +65,7 @@ class TaskRunner:
         self.task = task
         self._results = results
         self._runner = runner
-        self.secrets = tuple(secrets)
+        self._secrets = (*task.secrets, *secrets)
         self._after = after
         self.runs_before: Mapping[str, str] = {}
         self.dag_run = dag_run
@@ -142,7 +142,7 @@ class TaskRunner:
         staged.begin()
         try:
             self._run = ModuleRunner(
-                self.call(staged), task.settings, self._runner, secrets=self.secrets, shown_call=self.repeatable_call()
+                self.call(staged), task.settings, self._runner, secrets=self._secrets, shown_call=self.repeatable_call()
             )
             if self._stopped is not None:
                 self._run.stop(at_once=self._stopped)

@@ -67,7 +67,6 @@ class WorkflowRunner:
     :param observers: receivers of the run's events.
     :param grace: seconds between SIGTERM and SIGKILL when tasks are stopped.
     :param slurm: runs tasks as Slurm jobs; if omitted, all run on this machine.
-    :param secrets: values to mask, in addition to those that each task marks as secret.
     """
 
     def __init__(
@@ -81,9 +80,7 @@ class WorkflowRunner:
         observers: Sequence[Observer] = (),
         grace: float = GRACE,
         slurm: ClusterJobs | None = None,
-        secrets: Collection[str] = (),
     ) -> None:
-        self._secrets = secrets
         self._workflow = resolve_settings(workflow, settings)
         self._tasks = self._workflow.tasks
         self._slurm = slurm
@@ -309,7 +306,6 @@ class WorkflowRunner:
             task,
             results_for(self._workflow, task, [self._schedule.outcomes, self._state.done if self._state else {}]),
             self._runner._replace(assigned=self._schedule.gpus.variables_of(name)),
-            secrets=self._secrets,
             after=upstream_by_value(self._workflow, name),
             origins=self._origins,
         )

@@ -104,7 +104,7 @@ def launch_configuration(task: Task, context: DebugContext = _ANYWHERE) -> dict[
     if settings.workdir is not None or (context.workspace and workdir != context.workspace):
         configuration["cwd"] = _in_workspace(workdir, context)
     if settings.env:
-        configuration["env"] = masked_env(settings.env, as_variable)
+        configuration["env"] = masked_env(settings.env, as_variable, task.secrets)
     return configuration
 
 
@@ -116,7 +116,8 @@ def _target(task: Task, context: DebugContext) -> dict[str, Any]:
     _, target, *arguments = call.argv
     if call.is_function:
         target = _in_workspace(CALLER_FILE, context)
-    shown = masked_words(arguments, Secrets(secret_texts(task.settings.env)), as_variable)
+    secrets = Secrets({**task.secrets, **secret_texts(task.settings.env)})
+    shown = masked_words(arguments, secrets, as_variable)
     return {"program" if call.is_function else "module": target, "args": shown}
 
 

@@ -44,7 +44,12 @@ def to_json(workflow: Workflow) -> str:
         "tasks": [_task(workflow, task, file) for task in workflow.tasks.values()],
         "edges": [list(edge) for edge in workflow.edges],
     }
-    return to_json_text(data) + "\n"
+    return to_json_text(masked_data(data, as_variable, Secrets(_secrets(workflow)))) + "\n"
+
+
+def _secrets(workflow: Workflow) -> dict[str, str]:
+    """Return the secret arguments of a workflow, each with its name."""
+    return {value: name for task in workflow.tasks.values() for value, name in task.secrets.items()}
 
 
 def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from airflow_provider_sewer.core.paths import checked_text
 from airflow_provider_sewer.core.size_limits import MAX_SECONDS
 from airflow_provider_sewer.core.staleness import RunPolicy
 from airflow_provider_sewer.core.task_fields import checked_target
-from airflow_provider_sewer.operators.secret_fields import reveal_secrets
+from airflow_provider_sewer.operators.secret_fields import SecretField
 from airflow_provider_sewer.operators.xcom_references import is_reference
 
 #: Placeholder for a value that is known only at run time.
@@ -45,7 +45,7 @@ def check_fields(operator: Any, known: Mapping[str, Any], literal: Mapping[str, 
     _check_codes(operator.skip_on_exit_code)
     ExecutionSettings.checked(
         python=known["python"],
-        env=reveal_secrets(literal["env"]),
+        env=literal["env"],
         inherit_env=operator.inherit_env,
         workdir=known["workdir"],
     )
@@ -53,6 +53,8 @@ def check_fields(operator: Any, known: Mapping[str, Any], literal: Mapping[str, 
 
 def known(value: Any) -> Any:
     """Return a value without the parts known only at run time; ``None`` for an XCom as a whole."""
+    if isinstance(value, SecretField):
+        return value.value
     if is_reference(value):
         return None
     if isinstance(value, Mapping):

@@ -31,7 +31,7 @@ from airflow_provider_sewer.operators.field_checks import check_fields, check_li
 from airflow_provider_sewer.operators.openlineage import lineage_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.operators.result_checks import check_for_mapping, check_xcom_value
-from airflow_provider_sewer.operators.secret_fields import hide_secrets, reveal_secrets
+from airflow_provider_sewer.operators.secret_fields import hide_arguments, hide_secrets, reveal_secrets
 from airflow_provider_sewer.operators.secret_warnings import HidingPartial, warn_of_secrets
 from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.template_fields import TemplateFields
@@ -172,6 +172,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         listed = (known(self.products), known(self.dependencies))
         warn_without_workdir(self, [*self._markers.paths(), *chain.from_iterable(paths or () for paths in listed)])
         self.outlets = [*given_outlets(self), *map(Asset, asset_names(self))]
+        self._hide_arguments()
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -229,13 +230,17 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         if self._task_run:
             self._task_run.stop()
 
+    def _hide_arguments(self) -> None:
+        fields = {field: getattr(self, field) for field in self.template_fields}
+        vars(self).update(hide_arguments(fields, self.arguments))
+
     def _mask_fields(self) -> None:
         mask_secrets(self._secrets_in_fields())
 
     def _secrets_in_fields(self) -> tuple[str, ...]:
         """Return the secrets in the fields, which other fields can contain under other names."""
         fields = {field: getattr(self, field) for field in self.template_fields}
-        return tuple(secret_texts({}, data={**fields, "env": reveal_secrets(self.env)}))
+        return tuple(secret_texts({}, data=reveal_secrets(fields)))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the dependencies and products of the task for OpenLineage."""

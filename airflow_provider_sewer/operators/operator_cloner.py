@@ -17,7 +17,7 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_provider_sewer.core.placeholders import deep_copy_plain
 from airflow_provider_sewer.operators.assets import asset_names
-from airflow_provider_sewer.operators.secret_fields import stored_secrets
+from airflow_provider_sewer.operators.secret_fields import hide_arguments, stored_secrets
 from airflow_provider_sewer.operators.secret_warnings import warn_of_secrets
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
 
@@ -95,7 +95,7 @@ class _Prototype:
             state[name] = copy.copy(state[name]) if state[name] else type(state[name])()
         state["_BaseOperator__init_kwargs"].update(own)
         state.update(
-            fields,
+            hide_arguments(fields, self._operator.arguments),
             task_id=group.child_id(own["task_id"]) if group else own["task_id"],  # type: ignore[no-untyped-call]
             _task_display_name=own["task_display_name"],
             doc_md=own.get("doc_md", state["doc_md"]),

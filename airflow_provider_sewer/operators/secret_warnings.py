@@ -11,7 +11,13 @@ from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow_provider_sewer.core.errors import SecretWarning
 from airflow_provider_sewer.core.secret_detection import exposed
 from airflow_provider_sewer.core.source import SourceLine
-from airflow_provider_sewer.operators.secret_fields import hide_in_mapped, rows_of, stored_in_defaults, stored_secrets
+from airflow_provider_sewer.operators.secret_fields import (
+    hide_arguments_in_mapped,
+    hide_in_mapped,
+    rows_of,
+    stored_in_defaults,
+    stored_secrets,
+)
 from airflow_provider_sewer.operators.workdir_warning import OncePerDag, line_in
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ class HidingPartial(OperatorPartial):
         operator = super()._expand(expand_input, strict=strict)
         warn_of_secrets(operator.task_id, operator.dag, *rows_of(expand_input))
         hide_in_mapped(operator)
+        hide_arguments_in_mapped(operator)
         return operator
 
 
@@ -43,7 +50,8 @@ def warn_of_secrets(task_id: str, dag: Any, *given: Mapping[str, Any]) -> None:
     found: list[str] = []
     for fields in given:
         if not are_secrets_named.get():
-            found += exposed(*map(fields.get, ("parameters_and_flags", "args", "op_kwargs", "slurm")))
+            parameters, args, kwargs, slurm = map(fields.get, ("parameters_and_flags", "args", "op_kwargs", "slurm"))
+            found += exposed(parameters, args, kwargs, slurm)
             found += exposed({}, (), fields.get("arguments"), {})
         found += stored_secrets(fields.get("env"))
     found = [f"task {task_id!r}: {text}" for text in dict.fromkeys(found)]

@@ -37,6 +37,7 @@ from airflow_provider_sewer.operators.dag_test_signals import interruptible
 from airflow_provider_sewer.operators.field_checks import RUNTIME_VALUE, seconds
 from airflow_provider_sewer.operators.module import PythonModuleOperator, failing_at_once, folder_of, hook_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
+from airflow_provider_sewer.operators.secret_fields import reveal_secrets
 from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.upstream_runs import push_run_info
 from airflow_provider_sewer.slurm.attempts import TaskInstance
@@ -333,7 +334,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         """Complete the job specification; called only if there is no job to reattach to."""
 
     def _slurm_settings(self, dag: Any, hook: SewerHook | None) -> SlurmSettings:
-        given = {field: getattr(self, field) for field in SlurmSettings._fields}
+        given = {field: reveal_secrets(getattr(self, field)) for field in SlurmSettings._fields}
         own = SlurmSettings.checked(**given, folder=self._folder or folder_of(dag))
         of_connection = hook.slurm_settings if hook else SlurmSettings()
         slurm = own.with_fallback(of_connection).with_fallback(DEFAULTS)

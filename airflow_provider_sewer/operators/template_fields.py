@@ -19,7 +19,7 @@ from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.placeholders import Ignored, holds_value, without_values
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.operators.logical_date import missing_date_error
-from airflow_provider_sewer.operators.secret_fields import SecretField
+from airflow_provider_sewer.operators.secret_fields import SecretField, reveal_secrets
 from airflow_provider_sewer.operators.xcom_references import is_reference
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class TemplateFields:
             is_text = field in _TEXT or (field in _OF_TEXT and not isinstance(value, str))
             env = _text_environment(jinja_env) if is_text else jinja_env
             try:
+                if field == "arguments":
+                    setattr(self, field, reveal_secrets(value))  # templates read them; Airflow masks them by now
                 if field not in data:
                     # Not Airflow's `seen_oids`: it identifies data by object id, which copies do not share, and misses
                     # values that `expand_kwargs` resolves.

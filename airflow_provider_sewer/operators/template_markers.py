@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
 from airflow_provider_sewer.core.placeholders import PLAIN, Ignored
+from airflow_provider_sewer.operators.secret_fields import SecretField
 from airflow_provider_sewer.operators.xcom_references import FromXCom
 
 
@@ -51,7 +52,7 @@ class TemplateMarkers:
             return {key: self.extract(item, *position, key) for key, item in value.items()}
         if type(value) in (list, tuple):
             return type(value)(self.extract(item, *position, at) for at, item in enumerate(value))
-        self.has_objects = self.has_objects or not isinstance(value, FromXCom)
+        self.has_objects = self.has_objects or not isinstance(value, (FromXCom, SecretField))
         return value
 
     def paths(self) -> list[str]:
@@ -64,6 +65,8 @@ class TemplateMarkers:
 
     def restore(self, value: Any, *position: Any) -> Any:
         """Return a rendered value with its markers restored; lazy sequences of XComs become lists, at any depth."""
+        if isinstance(value, SecretField):
+            value = value.value
         stored = self._marks.get(position)
         if isinstance(stored, Ignored):
             return Ignored(self.restore(value, *position, None))

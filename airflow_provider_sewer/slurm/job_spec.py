@@ -122,8 +122,10 @@ def save_task(directory: JobDirectory, task: Task) -> None:
     :raises InvalidTask: for a field that JSON cannot represent.
     :raises SlurmUnavailable: when it cannot be written.
     """
+    data = tasks_to_data([task.with_settings(ExecutionSettings(workdir=task.settings.workdir))])
+    data.pop("secrets", None)
     with directory.writing():
-        directory.write_task(tasks_to_data([task.with_settings(ExecutionSettings(workdir=task.settings.workdir))]))
+        directory.write_task(data)
 
 
 def load_task(directory: JobDirectory, now: Task) -> Task:

@@ -125,8 +125,7 @@ class WorkflowJobs:
         :param turn: its slot in the run.
         :param notify: takes log lines about its job.
         """
-        planned = self._planned(task, run.command())._replace(other_secrets=run.secrets)
-        return SlurmTaskRunner(run, planned, turn, notify)
+        return SlurmTaskRunner(run, self._planned(task, run.command()), turn, notify)
 
     def cancel_latest(self, task: Task, notify: Callable[[str], None]) -> None:
         """Cancel the job that an earlier run has submitted for a task.
@@ -165,6 +164,7 @@ class WorkflowJobs:
             task=task.with_settings(here),
             slurm=self._slurm_of(task),
             secret_env={},
+            other_secrets=tuple(task.secrets),
             grace=self._grace,
             controller_timeout=self._controller_timeout,
             active=interpreter_variables(settings.env, settings.inherit_env),

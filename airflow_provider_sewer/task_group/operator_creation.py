@@ -11,6 +11,7 @@ from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 from airflow_provider_sewer.core.command import shown as shown_command
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.placeholders import (
     Result,
     RuntimeValue,
@@ -21,10 +22,10 @@ from airflow_provider_sewer.operators.assets import PathBase
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.secret_warnings import are_secrets_named, warn_of_secret
 from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
-from airflow_provider_sewer.task_group.shared_fields import from_default_args, runtime_arguments
+from airflow_provider_sewer.task_group.shared_fields import arguments_of, from_default_args
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from airflow.sdk import XComArg
     from airflow.sdk.definitions.mappedoperator import MappedOperator
@@ -47,18 +48,21 @@ def make_mapped_operator(
     """Create one mapped Airflow task for tasks that differ only by some values."""
     first, defaults = loaded.tasks[mapped[0].name], shared.defaults
     token = are_secrets_named.set(True)
-    _warn_of_secrets(*(each.renamed(mapped.name) for each in mapped))
+    _warn_of_secrets(*(loaded.tasks[each.name].renamed(mapped.name) for each in mapped))
     try:
         kind, settings, secrets = shared.of(first)
-        shown = {"doc_md": _doc(mapped.template, secrets), "map_index_template": _index_template(mapped)}
+        shown = {
+            "doc_md": _doc(mapped.template.with_secrets(first.secrets), secrets),
+            "map_index_template": _index_template(mapped),
+        }
         fields = {**shown, **from_default_args(shown), **deep_copy_plain(settings)}
         fields |= {"task_id": task_id, "task_display_name": mapped.name}
-        tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
-        arguments_of = _known_instances if mapped.is_known_beforehand else _runtime_instances
-        each, same = arguments_of(mapped, tasks, defaults, refs, fields)
+        tasks = [loaded.tasks[task.name] for task in mapped.distinct]
+        instances_of = _known_instances if mapped.is_known_beforehand else _runtime_instances
+        each, same = instances_of(mapped, tasks, defaults, refs, fields)
         partial = convert_partial(first.renamed(mapped.name), kind, fields | same, defaults.task_converter)
         operator = partial.expand_kwargs(each)
-        _declare_products(operator, tasks, shared.dag_folder)
+        _declare_products(operator, tasks if mapped.is_known_beforehand else (), shared.dag_folder)
     except Exception as error:  # Airflow may raise any type
         raise InvalidTask(f"{_error_prefix(mapped.name, first, defaults)}: {error}", mapped.source) from error
     finally:
@@ -67,7 +71,7 @@ def make_mapped_operator(
 
 
 def _known_instances(
-    mapped: MappedTask, tasks: Iterable[Task], defaults: GroupDefaults, refs: UpstreamRefs, fields: Mapping[str, Any]
+    mapped: MappedTask, tasks: Sequence[Task], defaults: GroupDefaults, refs: UpstreamRefs, fields: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the arguments of each instance of a mapped task, and the arguments common to all instances.
 
@@ -77,18 +81,19 @@ def _known_instances(
     same = stale_after[0] if all(ups == stale_after[0] for ups in stale_after) else {}
     commands = [_command_fields(task, refs.xcoms(task), defaults.values) for task in tasks]
     each = [command if same else command | ups for command, ups in zip(commands, stale_after, strict=True)]
-    return each, same | runtime_arguments(defaults.values, fields, mapped.template, *mapped)
+    secrets = tasks[0].secrets
+    return each, same | arguments_of(defaults.values, fields, mapped.template, *mapped, secrets=secrets)
 
 
 def _runtime_instances(
-    mapped: MappedTask, _: Iterable[Task], defaults: GroupDefaults, refs: UpstreamRefs, fields: Mapping[str, Any]
+    mapped: MappedTask, tasks: Sequence[Task], defaults: GroupDefaults, refs: UpstreamRefs, fields: Mapping[str, Any]
 ) -> tuple[XComArg, dict[str, Any]]:
     """Return the same for a task mapped over a result, whose instances are known only at run time."""
     expansion = ResultExpansion(mapped, refs, defaults.values)
     task = expansion.task()
     command = _command_fields(task, refs.xcoms(task), expansion.values)
-    same = {"stale_after": refs.stale_after(mapped[0].name), **runtime_arguments(expansion.values, fields, task)}
-    return expansion.instances(), command | same
+    arguments = arguments_of(expansion.values, fields, task, secrets=tasks[0].secrets)
+    return expansion.instances(), command | {"stale_after": refs.stale_after(mapped[0].name), **arguments}
 
 
 def _declare_products(operator: MappedOperator, tasks: Iterable[Task], dag_folder: str) -> None:
@@ -127,7 +132,7 @@ def make_operator(
     token = are_secrets_named.set(True)
     _warn_of_secrets(task)
     try:
-        kind, fields, secrets = shared.with_runtime_values(task)
+        kind, fields, secrets = shared.with_arguments(task)
         own = _command_fields(task, refs.xcoms(task) if refs else {}, defaults.values)
         own["task_id"], own["task_display_name"] = task_id, task.name
         own["stale_after"] = refs.stale_after(task.name) if refs else ()
@@ -177,9 +182,10 @@ def _command_fields(task: Task, xcoms: Mapping[Result, FromXCom], values: DagVal
 
 
 def _doc(task: Task, secrets: Mapping[str, str]) -> str:
+    secrets = {**secrets, **task.secrets}
     command = shown_command(["python", *task.written.argv], secrets)
     tags = f"\n\nTags: {', '.join(task.tags)}" if task.tags else ""
-    return f"{task.doc}\n\n```\n{command}\n```{tags}".strip()
+    return Secrets(secrets).mask(f"{task.doc}\n\n```\n{command}\n```{tags}".strip())
 
 
 #: Function of a task and its operator arguments that returns arguments or an operator.

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.task_group.dag_values import DagValues
     from airflow_provider_sewer.task_group.group_defaults import GroupDefaults
 
+#: Name in ``arguments`` of an operator for the secret arguments of its workflow; it cannot be the name of another one.
+_SECRETS = "secret arguments"
+
 
 class OperatorFields(NamedTuple):
     """Operator class and arguments of tasks with equal settings.
@@ -49,7 +52,7 @@ class SharedFields:
         self.defaults = defaults
         self.dag_folder = dag_folder
         self._by_settings: dict[Any, OperatorFields] = {}
-        self._by_runtime_values: dict[Any, OperatorFields] = {}
+        self._by_arguments: dict[Any, OperatorFields] = {}
 
     def of(self, task: Task) -> OperatorFields:
         """Return the fields of a task in the current group."""
@@ -67,14 +70,14 @@ class SharedFields:
             self._by_settings[key] = _fields(task, self.defaults, self.dag_folder)
         return self._by_settings[key]
 
-    def with_runtime_values(self, task: Task) -> OperatorFields:
-        """Return the fields of a task in the current group, including the run-time values that it uses."""
+    def with_arguments(self, task: Task) -> OperatorFields:
+        """Return the fields of a task in the current group, including the arguments of the workflow that it uses."""
         fields = self.of(task)
-        named = runtime_arguments(self.defaults.values, fields.arguments, task)
+        named = arguments_of(self.defaults.values, fields.arguments, task, secrets=task.secrets)
         if not named:
             return fields
         key = (id(fields), _key(named))
-        return self._by_runtime_values.setdefault(key, fields._replace(arguments={**fields.arguments, **named}))
+        return self._by_arguments.setdefault(key, fields._replace(arguments={**fields.arguments, **named}))
 
 
 def _fields(task: Task, defaults: GroupDefaults, dag_folder: str) -> OperatorFields:
@@ -113,16 +116,25 @@ def from_default_args(names: Iterable[str]) -> dict[str, Any]:
     return {name: default_args[name] for name in names if name in default_args}
 
 
-def runtime_arguments(values: DagValues, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
-    """Return the field ``arguments`` of an operator with the run-time values that it uses, if there are any."""
+def arguments_of(
+    values: DagValues, fields: Mapping[str, Any], *tasks: Task, secrets: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return the field ``arguments`` of an operator with the run-time values that it uses and with secrets, if any.
+
+    :param values: the run-time values of the DAG.
+    :param fields: the other fields of the operator.
+    :param tasks: its tasks.
+    :param secrets: the secret arguments of the workflow.
+    """
+    hidden = {_SECRETS: list(secrets)} if secrets else {}
     if not values:
-        return {}
+        return {"arguments": hidden} if hidden else {}
     commands = [
         [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
         for each in tasks
     ]
     settings = {name: value for name, value in fields.items() if name != "doc_md"}  # it only repeats other fields
-    named = values.named_in(settings, commands)
+    named = hidden | values.named_in(settings, commands)
     return {"arguments": named} if named else {}
 
 

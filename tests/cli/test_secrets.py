@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -132,3 +134,78 @@ def test_run_on_slurm_masks_secret_arguments_under_other_names(on_slurm):
     assert run.code == 0, run.stderr
     assert "last --text *** --n *** --who *** --who ***" in run.stdout
     assert "sesame" not in run.stdout + run.stderr + kept(on_slurm.sppe.folder)
+
+
+CALLED = """
+import os
+from airflow_provider_sewer import Task, workflow
+
+@workflow
+def inner(my_token):
+    Task("inner", "shows", {"n": my_token}).run()
+
+@workflow
+def send(password, pin_token, login, own_token=os.environ["OF_THE_SHELL"]):
+    a = Task("a", "shows", {"text": password, "n": [pin_token]}, env={"HERE": password}, doc="as " + password)
+    b = Task("b", function="shows:show", kwargs={"n": pin_token, "of": ["--who", login["credentials"][0]]})
+    c = Task("c", "shows").map(n=[login["credentials"][1], "other"])
+    d = Task("d", "shows", args=[own_token], slurm={"comment": own_token}, operator_kwargs={"note": own_token})
+    (a >> b >> c >> d).run()
+    inner("one-more-sesame")
+"""
+SHOWN = {
+    "json": ["show", "--format", "json"],
+    "tree": ["show"],
+    "html": ["show", "--format", "html"],
+    "vscode": ["convert", "--to", "vscode", "--print-only"],
+    "explain": ["explain"],
+}
+
+
+@pytest.mark.parametrize("how", [[], ["--read-with-interpreter"]], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("form", SHOWN)
+def test_secret_arguments_under_other_names_are_not_shown(sppe, monkeypatch, form, how):
+    """Neither those of the command line, nor defaults, nor those of a called workflow; also in no cache."""
+    monkeypatch.setenv("OF_THE_SHELL", "default-sesame")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(sppe.folder / "cache"))
+    python = ["-i", sys.executable] if how else []
+    sppe.write("shows.py", "def show(**given): pass")
+    sppe.write("flow.py", CALLED)
+    command, *more = SHOWN[form]
+    env = ["--env", "OF_THE_SHELL"] if how else []
+
+    run = sppe.run(command, "-p", "flow.py", "-w", "send", *more, *ARGUMENTS, *how, *python, *env)
+
+    assert run.returncode == 0, run.stderr
+    shown = run.stdout + run.stderr + kept(sppe.folder)
+    assert "sesame" not in shown
+    assert "4711" not in shown
+    if form in ("json", "vscode"):
+        for name in ("PASSWORD", "PIN_TOKEN", "CREDENTIALS", "OWN_TOKEN", "MY_TOKEN"):
+            assert f"${{env:{name}}}" in run.stdout
+
+
+def test_secret_argument_in_names_warns(sppe):
+    """Names, tags and paths are shown and stored; the warning shows none of them."""
+    sppe.write(
+        "flow.py",
+        """
+from airflow_provider_sewer import Product, Task, workflow
+
+@workflow
+def send(token):
+    Task("a" + token, "steps", {"out": Product("build/" + token)}, tags=[token], group="g" + token).run()
+""",
+    )
+    run = sppe.run("explain", "--arg", "token=an-arg-sesame", "flow.py")
+    for field in ("name", "group", "tags", "path"):
+        assert f"flow.py:6: task 'a***': its {field} contains the secret TOKEN" in run.stderr
+
+
+def test_plain_python_run_masks_secret_arguments_under_other_names(sppe):
+    """The file runs itself, without sppe."""
+    sppe.write("shows.py", "import sys; print('last', *sys.argv[1:])")
+    sppe.write("flow.py", ARGUMENTS_FLOW + "\nsend('an-arg-sesame', 47114711, {'credentials': ['one-sesame']})\n")
+    run = subprocess.run([sys.executable, "flow.py"], cwd=sppe.folder, capture_output=True, text=True, check=False)
+    assert "last --text *** --n *** --who ***" in run.stdout
+    assert "sesame" not in run.stdout + run.stderr

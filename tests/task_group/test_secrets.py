@@ -91,3 +91,56 @@ def flow(token, n):
     assert warning.startswith(f"{__file__}:")
     assert ": expand: argument 'token' looks like a secret" in warning
     assert "hunter" not in warning
+
+
+ARGUMENTS = """
+@workflow
+def flow(token, pin_token, login, plain):
+    a = Task("a", function="steps:give", kwargs={"t": [token, {"n": pin_token}], "who": "x" + login["password"]})
+    b = Task("b", "prints", {"n": plain, "who": token}, args=[pin_token], env={"HERE": token}, doc="as " + token)
+    c = Task("c", function="steps:give").map(t=[token, "other"])
+    d = Task("d", "prints", {"n": 1})
+    (a >> b >> c >> d).run()
+"""
+PRINTS = """
+import os, sys
+
+print("seen", *sys.argv[1:], os.environ.get("HERE"), "given-sesame"[:5] + "-sesame")
+"""
+GIVE = """
+def give(**kwargs):
+    print("seen", kwargs)
+    return kwargs["t"] == "other" or "given-sesame" in str(kwargs)
+"""
+
+
+@pytest.mark.parametrize("where", ["local", "slurm", "deferred"])
+def test_sewer_task_group_masks_secret_arguments_under_other_names(
+    expand, run_dag, shown_text, everything_kept, tmp_path, where
+):
+    """They are in no log and in no row of Airflow's database, and the tasks get them."""
+    (tmp_path / "steps.py").write_text(GIVE)
+    (tmp_path / "prints.py").write_text(PRINTS)
+    on_slurm = {"run_on": "slurm", "cluster": "local", "run_dir": tmp_path / "runs", "deferrable": where == "deferred"}
+    arguments = {
+        "token": "given-sesame",
+        "pin_token": 47114711,
+        "login": {"password": "own-sesame"},
+        "plain": "{{ ds }}",
+    }
+    with pytest.warns(SecretWarning) as raised:
+        group = expand(
+            ARGUMENTS,
+            arguments=arguments,
+            env={"PYTHONPATH": str(tmp_path)},
+            **(on_slurm if where != "local" else {"run_on": "local"}),
+        )
+    result = run_dag(group.dag)
+    assert result.state == "success"
+    assert [result.results[f"g.{task}"] for task in ("a", "c[0]", "c[1]")] == [True, True, True]
+    text = shown_text()
+    assert text.count("seen") >= 5
+    warned = "".join(str(each.message) for each in raised)
+    for shown in (text, warned, everything_kept(but=["dag_code"]), group.dag.get_task("g.b").doc_md):
+        for value in ("given-sesame", "47114711", "own-sesame"):
+            assert value not in shown

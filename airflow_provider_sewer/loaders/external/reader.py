@@ -2,7 +2,8 @@
 
 That interpreter imports this package by its path alone: nothing is installed there, and packages installed next to this
 one cannot be imported. The file is loaded in the environment of its tasks: the short list of inherited variables, and
-``env``. The workflow is returned as JSON and cached (see :mod:`airflow_provider_sewer.execution.disk_cache`).
+``env``. The workflow is returned as JSON. It is cached (see :mod:`airflow_provider_sewer.execution.disk_cache`)
+unless it contains secrets.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.environment import PART_OF_MACHINE, build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, WorkflowFileError
+from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.serialization import (
     FORMAT,
     error_of_data,
@@ -134,7 +136,7 @@ def _read(request: _Request, settings: ExecutionSettings) -> Any:
         if "error" in response:
             raise error_of_data(response["error"])
         data = response[request.kind]
-        if response["fingerprints"] is not None:
+        if response["fingerprints"] is not None and not secret_texts({}, data=[data, request.arguments]):
             cache_entry.put(data, response["fingerprints"])
     return data
 

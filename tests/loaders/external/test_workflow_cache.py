@@ -275,9 +275,18 @@ def test_broken_cache_entry_is_replaced(land, cache, damage):
     assert list(cache.iterdir()) == [entry]
 
 
+def test_workflow_with_secrets_is_not_cached(land, cache):
+    """The disk keeps no secret."""
+    land.write("Task('a', 'm', env={'TOKEN': 'open-sesame'})")
+
+    land.read()
+
+    assert not cache.exists()
+
+
 def test_cache_entry_is_private_to_user(land, cache):
-    """It has the content of the file, which may be secret."""
-    land.write("Task('a', 'm', env={'TOKEN': 'x'})")
+    """It has the content of the file, which others may not be allowed to read."""
+    land.write("Task('a', 'm', env={'COLOUR': 'x'})")
 
     land.read()
 
