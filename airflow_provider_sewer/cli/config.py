@@ -206,4 +206,9 @@ SETTINGS = {
     "concurrent_tasks": Setting("a whole number above 0", _count, "number of processors; all jobs"),
     "limits": Setting(_TABLE, _amounts, "none"),
     "color": Setting(" or ".join(map(repr, COLOR_MODES)), _color, "auto"),
+    "argo_image": Setting("a container image", _text, "none"),
+    "argo_volume_claim": Setting("CLAIM or CLAIM:/PATH", _text, "none: products are artifacts"),
+    "argo_namespace": Setting("a name", _text, "$ARGO_NAMESPACE"),
+    "argo_host": Setting("an address", _text, "$ARGO_SERVER"),
+    "argo_token_file": Setting("a path", _path, "none: $ARGO_TOKEN"),
 }

@@ -15,9 +15,11 @@ from airflow_provider_sewer.cli.messages import COLOR_MODES, set_color
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FILE, TASKS, PROCESS, SLURM, OUTPUT = "Workflow file", "Tasks", "Processes of tasks", "Slurm", "Output"
+FILE, TASKS, PROCESS, SLURM, ARGO, OUTPUT = (
+    "Workflow file", "Tasks", "Processes of tasks", "Slurm", "Argo", "Output",
+)  # fmt: skip
 _OTHERS = "Options"
-_ORDER = (FILE, TASKS, PROCESS, SLURM, OUTPUT, _OTHERS)
+_ORDER = (FILE, TASKS, PROCESS, SLURM, ARGO, OUTPUT, _OTHERS)
 #: Key of the workflow file in ``Context.meta``.
 META_FILE = "airflow_provider_sewer.file"
 _META_CONFIGURATION = "airflow_provider_sewer.configuration"

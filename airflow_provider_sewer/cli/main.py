@@ -15,7 +15,8 @@ import click
 
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
-from airflow_provider_sewer.cli.help import OUTPUT, SLURM, Command, completed, is_given, option
+from airflow_provider_sewer.cli.argo_manifest import argo_options
+from airflow_provider_sewer.cli.help import ARGO, OUTPUT, SLURM, Command, completed, is_given, option
 from airflow_provider_sewer.cli.messages import set_color, write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
@@ -43,6 +44,7 @@ from airflow_provider_sewer.execution.import_guard import refuse_during_import
 from airflow_provider_sewer.loaders.workflow_files import load_workflow, schema_of_stages
 
 if TYPE_CHECKING:
+    from airflow_provider_sewer.cli.argo_manifest import ArgoTarget
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
 
@@ -241,19 +243,71 @@ def explain(request: RunRequest, limits: dict[str, int], on: str, slurm: tuple[s
 
 @main.command()
 @convert_options
-@option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="Target format.")
-@option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
+@option("--to", "form", required=True, type=click.Choice(["vscode", "argo"]), help="Target format.")
+@option("-o", "--output", type=click.Path(), help="Output file. [default: .vscode/launch.json; stdout for Argo]")
 @option("--print-only", is_flag=True, help="Print a complete new file instead of writing one.")
 @option("--launch-json-version", default="0.2.0", show_default=True)
-def convert(request: ConvertRequest, output: str, print_only: bool, launch_json_version: str) -> None:
-    """Write debug configurations for all tasks of a file, or of one workflow.
+@argo_options
+def convert(
+    request: ConvertRequest,
+    form: str,
+    output: str | None,
+    print_only: bool,
+    launch_json_version: str,
+    target: ArgoTarget,
+) -> None:
+    """Write debug configurations for VS Code, or a manifest for Argo Workflows.
 
-    Other content of launch.json is kept. A result of another task is that of the last run; a task with a value that no
-    run has saved is named, gets no configuration, and makes the exit code 1.
+    For VS Code, all tasks of a file or of one workflow get a configuration, and other content of launch.json is kept. A
+    result of another task is that of the last run; a task with a value that no run has saved is named, gets no
+    configuration, and makes the exit code 1.
+
+    For Argo, the arguments of the workflow without a value become parameters of the manifest.
     """
+    if form == "argo":
+        from airflow_provider_sewer.cli.argo_manifest import write_manifest
+
+        write_manifest(request, target, None if print_only else output)
+        return
     from airflow_provider_sewer.cli.convert import convert
 
-    sys.exit(convert(request.tasks(), request.file.path, None if print_only else output, launch_json_version))
+    output = None if print_only else output or ".vscode/launch.json"
+    sys.exit(convert(request.tasks(), request.file.path, output, launch_json_version))
+
+
+@main.command()
+@convert_options
+@option("--to", required=True, type=click.Choice(["argo"]), expose_value=False, help="Target.")
+@argo_options
+@option("--host", group=ARGO, setting="argo_host", help="Address of the Argo server. [default: $ARGO_SERVER]")
+@option(
+    "--token-file",
+    group=ARGO,
+    setting="argo_token_file",
+    type=click.Path(),
+    help="File with the token for the server. [default: $ARGO_TOKEN]",
+)
+@option("--wait", "waits", is_flag=True, help="Wait for the end; the exit code is 1 unless the workflow succeeds.")
+@option(
+    "--poll-interval",
+    default=5.0,
+    type=click.FloatRange(min=0.1),
+    show_default=True,
+    help="Seconds between two requests with --wait.",
+)
+def submit(
+    request: ConvertRequest,
+    target: ArgoTarget,
+    host: str | None,
+    token_file: str | None,
+    waits: bool,
+    poll_interval: float,
+) -> None:
+    """Submit a workflow to an Argo server."""
+    from airflow_provider_sewer.cli import submit
+
+    to = submit.server(host, token_file, target.namespace)
+    sys.exit(submit.submit(request, target, to, waits=waits, interval=poll_interval))
 
 
 @main.command()

@@ -209,6 +209,19 @@ def holds_value(text: str) -> bool:
     return bool(_NAMED.search(text))
 
 
+def parts_of(text: str) -> list[str | RuntimeValue]:
+    """Return a text in parts: the run-time values in it, and the texts around them.
+
+    :raises InvalidTask: when a template of a run-time value was changed.
+    """
+    names = iter(names_in(text))
+    texts = _NAMED.sub("\0", text).split("\0")  # no text of a task contains NUL
+    parts: list[str | RuntimeValue] = []
+    for before in texts[:-1]:
+        parts += [before, named(next(names))] if before else [named(next(names))]
+    return parts + texts[-1:] * bool(texts[-1])
+
+
 def without_values(text: str) -> str:
     """Return a text without the run-time values in it."""
     return _NAMED.sub("", text)

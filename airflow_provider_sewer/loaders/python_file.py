@@ -19,7 +19,7 @@ from airflow_provider_sewer.loaders.user_errors import as_file_error, read_workf
 from airflow_provider_sewer.loaders.workflow_files import select_workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import CodeType
 
 
@@ -63,14 +63,28 @@ def load_workflow(
     :param arguments: arguments of the workflow function by parameter name.
     :raises SewerError: when the file, a task or the workflow is invalid; with file and line.
     """
+    return load_parametrized(path, workflow, lambda _: arguments or {})
+
+
+def load_parametrized(
+    path: str | os.PathLike[str],
+    workflow: str | None,
+    arguments: Callable[[Mapping[str, inspect.Parameter]], Mapping[str, Any]],
+) -> Workflow:
+    """Load a workflow as :func:`load_workflow` does, with arguments that depend on the parameters of its function.
+
+    :param arguments: returns the arguments for the parameters; those of a file without ``@workflow`` are empty.
+    :raises SewerError: when the file, a task or the workflow is invalid; with file and line.
+    """
     with _loaded(path) as (module, loading):
         declared = _declared_workflows(module, loading)
         if declared:
             name = select_workflow(workflow, list(declared), str(module.__file__))
-            found = _recorded(declared.pop(name), arguments or {})
+            function = declared.pop(name)
+            found = _recorded(function, arguments(inspect.signature(function).parameters))
             found.unused = _unused(vars(module)["__sewer_tasks__"], found, declared)
             return found
-        _refuse_arguments(arguments, module)
+        _refuse_arguments(arguments({}), module)
         return _workflow_of_whole_file(module, loading, workflow)
 
 

@@ -1,0 +1,1 @@
+"""Exporter of a workflow to Argo Workflows, through Hera."""
