@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.staleness import Decision
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
+
+#: Names that a shell assigns to.
+_SHELL_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
 def explain(workflow: Workflow, settings: ExecutionSettings, options: RunOptions, *, has_commands: bool) -> str:
@@ -78,9 +82,19 @@ def _command(task: Task, results: Mapping[str, Any], options: RunOptions) -> str
         f'{name}="${name}"' if looks_secret(name) else f"{name}={shown([value], secrets)}"
         for name, value in env.items()
     ]
+    if not all(map(_SHELL_NAME.fullmatch, env)):
+        variables.insert(0, "env")
     folder = os.path.abspath(os.path.expanduser(task.settings.workdir or ""))
     command = shown([_python(task, options), "-u", *argv], secrets)
-    return " ".join(["cd", shlex.quote(folder), "&&", *variables, command])
+    return " ".join(["cd", shlex.quote(folder), "&&", *_make_folders(task), *variables, command])
+
+
+def _make_folders(task: Task) -> list[str]:
+    """Return words that create the folders of the products, as a run does."""
+    paths = [path_for_module(product.path) for product in task.products]
+    folders = dict.fromkeys(os.path.dirname(path) for path in paths)
+    folders.pop("", None)
+    return ["mkdir", "-p", "--", *map(shlex.quote, folders), "&&"] if folders else []
 
 
 def _filled(marker: Marker, results: Mapping[str, Any]) -> Any:

@@ -61,7 +61,6 @@ def test_printed_command_can_be_repeated(source: str, sppe) -> None:
         out.unlink()
     else:
         command = sppe.run("run", "-n").stdout.splitlines()[1]
-        (sppe.folder / "build").mkdir()
 
     subprocess.run(["/bin/sh", "-c", command], cwd=sppe.folder, check=True, env=sppe.environment())
 
@@ -93,3 +92,48 @@ def test_dry_run_shows_saved_results_and_names_unknown_ones(sppe) -> None:
     sppe.run("run")
 
     assert """'{"n": 7}'""" in sppe.run("run", "-n", "--only", "second").stdout
+
+
+FRESH = """
+    from airflow_provider_sewer import Dependency, Product, Task, workflow
+    raw = Task("raw", function="steps:write", kwargs={"path": Product("build/it's raw/raw.txt"), "text": "a"})
+    deep = Task("deep", module="copy_steps", args=["-v", Dependency("build/it's raw/raw.txt"), Product("-x/deep.txt")],
+                env={"NOT-A-NAME": "1"})
+    folder = Task("folder", function="steps:write_into", kwargs={"folder": Product("made/folder/"), "n": 3})
+    other = Task("other", function="steps:write", workdir="sub", kwargs={"path": Product("../up/b.txt"), "text": ""})
+
+    @workflow
+    def flow():
+        (raw >> deep >> folder >> other).run()
+"""
+STEPS = """
+    import os
+
+    def write(path, text):
+        open(path, "w").write(text)
+
+    def write_into(folder, n):
+        open(os.path.join(folder, "n"), "w").write(str(n))
+"""
+COPY_STEPS = """
+    import os, sys
+    assert os.environ["NOT-A-NAME"] == "1"
+    open(sys.argv[3], "w").write(open(sys.argv[2]).read())
+"""
+
+
+def test_every_printed_command_runs_in_a_fresh_copy(sppe) -> None:
+    """It creates the folders of products, which a run creates."""
+    sppe.write("flow.py", FRESH)
+    sppe.write("steps.py", STEPS)
+    sppe.write("copy_steps.py", COPY_STEPS)
+    (sppe.folder / "sub").mkdir()
+    env = sppe.environment()
+    env["PYTHONPATH"] += f":{sppe.folder}"
+
+    printed = sppe.run("run", "-n", env=env).stdout.splitlines()
+
+    for command in printed[1::2]:
+        subprocess.run(["/bin/sh", "-c", command], cwd="/", check=True, env=env)
+    for product in ("build/it's raw/raw.txt", "-x/deep.txt", "made/folder/n", "up/b.txt"):
+        assert (sppe.folder / product).exists()
