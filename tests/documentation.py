@@ -11,6 +11,17 @@ DOCS = ROOT / "docs"
 PAGES = {str(file.relative_to(ROOT)): file.read_text() for file in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
 #: The first line of a block that is a file.
 NAMED = re.compile(r"# (\w+\.(?:py|yaml))\n")
+#: Pages and further texts for users.
+TEXTS = {**PAGES, **{name: (ROOT / name).read_text() for name in ("CONTRIBUTING.md", "CHANGELOG.md")}}
+
+
+def sentences(page: str) -> list[str]:
+    """Return the sentences of a text, without blocks of code, tables and comments; inline code is one word."""
+    text = re.sub(r"^(\s*)(```|~~~).*?^\s*\2\s*$|<!--.*?-->", "\n\n", TEXTS[page], flags=re.MULTILINE | re.DOTALL)
+    parts = re.split(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+\.) )|\n(?=[#|])", text)
+    prose = [" ".join(part.split()) for part in parts if not part.strip().startswith(("|", ":::"))]
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "Code", part)) for part in prose]
+    return [sentence for part in plain for sentence in re.split(r"(?<=[.!?])[)*_\"]*\s+(?=[A-Z*_\"(])", part)]
 
 
 def blocks(page: str, *languages: str) -> list[str]:

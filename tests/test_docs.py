@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.documentation import DOCS, NAMED, PAGES, ROOT, blocks, commands, files, table_rows
+from tests.documentation import DOCS, NAMED, PAGES, ROOT, TEXTS, blocks, commands, files, sentences, table_rows
 
 GUARANTEES, FEATURES = "docs/explanation/guarantees.md", "docs/explanation/features.md"
 
+#: Maximum number of words of a sentence.
+MOST_WORDS = 25
 #: The commands that tests/containers runs.
 IN_CONTAINER = "docker "
 WITH_COMMANDS = [page for page in PAGES if any(not line.startswith(IN_CONTAINER) for line, _ in commands(page))]
@@ -69,6 +71,12 @@ def test_page_python_blocks_without_file_name_run(page, shell, tmp_path):
         if not NAMED.match(text):
             (tmp_path / "block.py").write_text(text)
             shell("python block.py")
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_sentences_have_at_most_25_words(page):
+    long = [sentence for sentence in sentences(page) if len(re.findall(r"\S*\w\S*", sentence)) > MOST_WORDS]
+    assert long == []
 
 
 def test_readme_has_at_most_150_lines():

@@ -19,8 +19,8 @@ ROWS = {
 }
 HOW = (
     "jobs: elements of one array on a private Slurm cluster of this machine, watched for a minute while they wait in "
-    "the queue, at an interval of 5 s all the time (which would grow); the median of 20 that end after that; then one "
-    "round of polls, eight at a time"
+    "the queue. The interval is 5 s all the time; it would grow. The end is the median of 20 that end after that. Then "
+    "follows one round of polls, eight at a time"
 )
 
 
