@@ -2,8 +2,8 @@
 # there. Should Slurm have a second array of this folder, none of its elements goes on. (The array's id may be the
 # number of an element too, and so the name of a folder: `-n` prevents the second link from being put into that.)
 sewer_check_own "$sewer_array"
-if ! command -p ln -sn -- "$SLURM_ARRAY_JOB_ID" "$sewer_array/claim" 2>/dev/null; then
-    sewer_owner=$(command -p readlink -- "$sewer_array/claim") || {
+if ! sewer_tool ln -sn -- "$SLURM_ARRAY_JOB_ID" "$sewer_array/claim" 2>/dev/null; then
+    sewer_owner=$(sewer_become readlink -- "$sewer_array/claim") || {
         echo "sewer: cannot write in $sewer_array" >&2
         exit 73
     }
@@ -12,7 +12,7 @@ if ! command -p ln -sn -- "$SLURM_ARRAY_JOB_ID" "$sewer_array/claim" 2>/dev/null
         exit 75
     fi
 fi
-sewer_dir=$(command -p readlink -- "$sewer_array/$SLURM_ARRAY_TASK_ID")
+sewer_dir=$(sewer_become readlink -- "$sewer_array/$SLURM_ARRAY_TASK_ID")
 sewer_check_own "$sewer_dir"
 if ! builtin cd -- "$sewer_dir" || [[ -z $sewer_dir || ! -f $sewer_dir/job.sh || ! -r $sewer_dir/job.sh ]]; then
     echo "sewer: cannot read the job script in ${sewer_dir:-$sewer_array/$SLURM_ARRAY_TASK_ID}" >&2

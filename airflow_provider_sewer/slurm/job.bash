@@ -124,16 +124,18 @@ sewer_wait_for() {
     done
 }
 
-sewer_first=$(builtin kill -l RTMIN+1)
 sewer_noted=() sewer_early=() sewer_again= sewer_is_sent= sewer_is_known= sewer_process=
 if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
     exec {sewer_silent}<> <(:) {sewer_pipe}<> <(:) {sewer_second_pipe}<> <(:)
+    builtin kill -l RTMIN+1 >&"$sewer_silent" # unlike a substitution, this starts no process
+    builtin read -r -u "$sewer_silent" sewer_first
     for sewer_number in "${!sewer_signals[@]}"; do
         trap "[[ -n \${sewer_noted[$sewer_number]-} ]] || { sewer_noted[$sewer_number]=1; echo >&$sewer_pipe; }" \
             "${sewer_signals[sewer_number]}"
     done
     set -m # for a separate process group; otherwise a background process cannot be interrupted
-    SEWER_SUPERVISOR=$$ SEWER_PIPES="$sewer_silent $sewer_second_pipe $sewer_pipe" /bin/bash "$0" {sewer_pipe}>&- &
+    SEWER_SUPERVISOR=$$ SEWER_FIRST=$sewer_first SEWER_PIPES="$sewer_silent $sewer_second_pipe $sewer_pipe" \
+        /bin/bash "$0" {sewer_pipe}>&- &
     sewer_shell=$!
     set +m
     sewer_wait_for "$sewer_shell"
@@ -147,7 +149,8 @@ builtin trap '' "${sewer_signals[@]}" # until it can record its end; the supervi
 sewer_supervisor=$SEWER_SUPERVISOR
 sewer_pipes=($SEWER_PIPES)
 sewer_silent=${sewer_pipes[0]} sewer_pipe=${sewer_pipes[1]}
-unset SEWER_SUPERVISOR SEWER_PIPES
+sewer_first=$SEWER_FIRST
+unset SEWER_SUPERVISOR SEWER_PIPES SEWER_FIRST
 
 # Send the word $1 to the supervisor. `setup` may have given the number of any descriptor to another file.
 sewer_tell() {
@@ -177,7 +180,7 @@ elif ((${#sewer_before[@]})); then
     sewer_before[0]=$(command -v srun || echo srun) # before PATH is that of the module
 fi
 sewer_uses_srun=${#sewer_before[@]}
-sewer_squeue=$(command -v squeue) sewer_conf=${SLURM_CONF-}
+sewer_path=$PATH sewer_conf=${SLURM_CONF-} # for squeue
 sewer_phase=setup
 sewer_status=0
 sewer_is_ending=
@@ -191,29 +194,21 @@ sewer_due=()
 sewer_trapped=()
 declare -A sewer_at_signal=() sewer_ignores=() sewer_has_come=()
 
-declare -A sewer_paths=()
-for sewer_name in date env grep ln mv readlink rm stat tail timeout touch tr; do
-    sewer_paths[$sewer_name]=$(command -pv "$sewer_name")
-done
-
-# Run one of the system's own programs, with any PATH, libraries and amount of variables of the module.
-sewer_tool() {
-    (builtin exec -c "${sewer_paths[$1]}" "${@:2}")
+# Multiply `sewer_cpus` by a number, which may be written like 08; by 0 for any other text.
+sewer_multiply() {
+    [[ -n $1 && $1 != *[!0123456789]* && ${#1} -le 9 ]] && ((sewer_cpus *= 10#$1, 1)) || sewer_cpus=0
 }
+sewer_cpus=1
+sewer_multiply "$SLURM_CPUS_ON_NODE"
+sewer_multiply "${SLURM_JOB_NUM_NODES:-1}"
 
-# Print a number, which may be written like 08; 0 for any other text.
-sewer_count() {
-    [[ -z $1 || $1 == *[!0123456789]* || ${#1} -gt 9 ]] && echo 0 || echo "$((10#$1))"
+# Set `sewer_now` to the time in seconds since the epoch; bash before 5 does not know it to the microsecond.
+sewer_set_now() {
+    sewer_now=${EPOCHREALTIME:-`sewer_become date +%s`}
+    sewer_now=${sewer_now/,/.}
 }
-sewer_cpus=$(($(sewer_count "$SLURM_CPUS_ON_NODE") * $(sewer_count "${SLURM_JOB_NUM_NODES:-1}")))
-
-# Print the time in seconds since the epoch; bash before 5 does not know it to the microsecond.
-sewer_now() {
-    local sewer_time
-    sewer_time=${EPOCHREALTIME:-`sewer_tool date +%s`}
-    echo "${sewer_time/,/.}"
-}
-sewer_begin=$(sewer_now)
+sewer_set_now
+sewer_begin=$sewer_now
 
 sewer_say() {
     echo "sewer: $1" >&2
@@ -227,21 +222,36 @@ sewer_into() {
 
 # Write $2 to the file $1 atomically.
 sewer_write() {
-    sewer_tool rm -f -- "$1.$sewer_id"
-    if (umask 077 && sewer_into "$1.$sewer_id" printf '%s\n' "$2") && sewer_tool mv -fT -- "$1.$sewer_id" "$1"; then
+    sewer_remove "$1.$sewer_id"
+    if (umask 077 && sewer_into "$1.$sewer_id" printf '%s\n' "$2" && sewer_become mv -fT -- "$1.$sewer_id" "$1"); then
         return 0 # explicit, because in a trap it would be the status from before the trap
     fi
-    sewer_tool rm -f -- "$1.$sewer_id"
+    sewer_remove "$1.$sewer_id"
     sewer_say "cannot write $1"
     return 1
 }
 
-# Print the size of a file in the job directory; -1 if it does not exist.
-sewer_size() {
-    sewer_tool stat -L -c %s -- "$sewer_dir/$1" 2>/dev/null || echo -1
+declare -A sewer_sizes=()
+
+# Put the sizes of these files of the job directory into `sewer_sizes`; -1 for one that does not exist.
+sewer_measure() {
+    local sewer_name sewer_names=() sewer_line sewer_lines
+    for sewer_name; do
+        sewer_sizes[$sewer_name]=-1
+        [[ ! -e $sewer_dir/$sewer_name ]] || sewer_sizes[$sewer_name]=0
+        [[ ! -s $sewer_dir/$sewer_name ]] || sewer_names+=("$sewer_name")
+    done
+    ((${#sewer_names[@]})) || return 0
+    sewer_lines=`builtin cd -- "$sewer_dir" && sewer_become stat -L -c %n=%s -- "${sewer_names[@]}" 2>/dev/null`$'\n' || :
+    while [[ $sewer_lines == *=* ]]; do # a line each, with any IFS
+        sewer_line=${sewer_lines%%$'\n'*} sewer_lines=${sewer_lines#*$'\n'}
+        sewer_sizes[${sewer_line%%=*}]=${sewer_line#*=}
+    done
 }
 
-sewer_stderr_from=$(sewer_size stderr.log) sewer_stdout_from=$(sewer_size stdout.log) # so far, from an earlier run
+# The sizes of the logs so far: an earlier run of the job has written them.
+sewer_measure stderr.log stdout.log
+sewer_stderr_from=${sewer_sizes[stderr.log]} sewer_stdout_from=${sewer_sizes[stdout.log]}
 
 # -- The beginning -----------------------------------------------------------------------------------
 
@@ -268,8 +278,7 @@ sewer_claim() {
         sewer_say "already succeeded when it was requeued; not run again"
         sewer_leave 0
     fi
-    sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt" \
-        "$sewer_dir/usage.txt" "$sewer_dir/steps"
+    sewer_remove "$sewer_dir"/{exit.json,result.json,times.txt,usage.txt,steps}
     local record
     printf -v record '{"format": 1, "job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
@@ -403,7 +412,7 @@ sewer_find_others() {
     local sewer_lines sewer_pid
     builtin set +f
     sewer_others=()
-    sewer_lines=$(jobs -pr; sewer_tool grep -lszFx -e "SEWER_ATTEMPT_ID=$sewer_attempt" /proc/[0-9]*/environ)$'\n'
+    sewer_lines=$(jobs -pr; sewer_become grep -lszFx -e "SEWER_ATTEMPT_ID=$sewer_attempt" /proc/[0-9]*/environ)$'\n'
     while [[ -n $sewer_lines ]]; do # a line each, with any IFS
         sewer_pid=${sewer_lines%%$'\n'*}
         sewer_pid=${sewer_pid//[!0-9]/}
@@ -430,18 +439,15 @@ sewer_end_others() {
     done
 }
 
-# Print when a file in the job directory was last written, in seconds by the clock of the file server; 0 if it is missing.
-sewer_written() {
-    sewer_tool stat -c %Y -- "$sewer_dir/$1" 2>/dev/null || echo 0
-}
-
 # Return whether no process has monitored the job for `orphan_timeout` since it began: a monitor touches monitor.json.
 # The file server stamps all files that are compared, so that the clocks of this node and of the monitor do not matter.
 sewer_is_orphaned() {
     sewer_tool touch -- "$sewer_dir/alive" || return 1 # unlike a redirection, it does not block at a pipe
-    local sewer_last=$(sewer_written monitor.json) sewer_started=$(sewer_written start.json)
-    ((sewer_last > sewer_started)) || sewer_last=$sewer_started
-    (($(sewer_written alive) - sewer_last > sewer_orphan_timeout)) || return 1
+    local sewer_times # a missing file has none
+    sewer_times=($(sewer_become stat -c %Y -- "$sewer_dir"/{alive,start.json,monitor.json} 2>/dev/null))
+    local sewer_last=${sewer_times[1]-0}
+    ((${sewer_times[2]-0} <= sewer_last)) || sewer_last=${sewer_times[2]}
+    ((${sewer_times[0]-0} - sewer_last > sewer_orphan_timeout)) || return 1
     sewer_write "$sewer_dir/orphaned" "$sewer_orphan_timeout"
 }
 
@@ -464,14 +470,14 @@ sewer_watch() {
     local sewer_looks=0 sewer_round=0
     while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives $$; do
         [[ -z $SEWER_LOCAL_ID ]] || sewer_tool touch -- "$sewer_dir/alive" # for other hosts, which have no other source
-        # A minute between two checks is short enough for a timeout of hours.
-        if ((sewer_orphan_timeout && sewer_looks++ % (sewer_orphan_timeout > 600 ? 12 : 1) == 0)); then
-            ! sewer_is_orphaned || break
-        fi
         sewer_sleep "${sewer_pauses[sewer_round++]:-$sewer_pause}"
         sewer_find_others
         sewer_find_srun
         sewer_sample_usage
+        # A minute between two checks is short enough for a timeout of hours.
+        if ((sewer_orphan_timeout && ++sewer_looks % (sewer_orphan_timeout > 600 ? 12 : 1) == 0)); then
+            ! sewer_is_orphaned || break
+        fi
     done
     local sewer_seconds
     # If the supervisor still runs; its number may have gone to another process.
@@ -501,7 +507,8 @@ sewer_run() {
     sewer_open_pipes
     [[ -e /proc/$$/fd/2 ]] || exec 2>/dev/null # `setup` may have closed it
     builtin cd -- "$sewer_workdir" || exit 72
-    sewer_from=`sewer_size stdout.log`
+    sewer_measure stdout.log
+    sewer_from=${sewer_sizes[stdout.log]}
     sewer_phase=module
     for sewer_number in "${!sewer_signals[@]}"; do
         builtin trap "sewer_take ${sewer_signals[sewer_number]}" "$((sewer_first + sewer_number))"
@@ -534,7 +541,8 @@ sewer_run() {
     sewer_process=
     sewer_judge
     sewer_phase=teardown
-    sewer_to=`sewer_size stdout.log`
+    sewer_measure stdout.log
+    sewer_to=${sewer_sizes[stdout.log]}
     sewer_is_outdated || sewer_record "$sewer_status" || : # a signal may leave no time for `teardown`
     for sewer_signal in ${sewer_due[@]+"${sewer_due[@]}"}; do
         eval "${sewer_at_signal[$sewer_signal]-}"
@@ -552,9 +560,11 @@ sewer_is_announced() {
 # line: a progress bar is one without end, and the job may have little left. `sewer_is_unread` is set if reading failed.
 sewer_is_in() {
     [[ -f $sewer_dir/$1 ]] || return 1
-    ((`sewer_size "$1"` >= $2)) || printf -v "$2" 0 # the module has emptied it
     local sewer_texts=("${@:3}") sewer_codes
-    sewer_tool tail -c "+$((${!2} + 1))" -- "$sewer_dir/$1" | sewer_tool tr '\r' '\n' |
+    sewer_measure "$1"
+    ((${sewer_sizes[$1]} >= $2 && $2 >= 0)) || printf -v "$2" 0 # the module has emptied it
+    ((${sewer_sizes[$1]} > $2)) || [[ ! -r $sewer_dir/$1 ]] || return 1
+    sewer_become tail -c "+$((${!2} + 1))" -- "$sewer_dir/$1" | sewer_become tr '\r' '\n' |
         sewer_tool grep -aF "${sewer_texts[@]/#/-e}" >/dev/null
     sewer_codes=("${PIPESTATUS[@]}")
     ((sewer_codes[2] == 0 || (sewer_codes[0] == 0 && sewer_codes[1] == 0 && sewer_codes[2] == 1))) || sewer_is_unread=1
@@ -569,9 +579,8 @@ sewer_hears_srun() {
 
 # Print when a preemption of this job with GraceTime began, N/A if none has; nothing if Slurm does not answer.
 sewer_preemption() {
-    [[ -n $sewer_squeue ]] || return 0
-    sewer_tool timeout -k 1 20 "${sewer_paths[env]}" ${sewer_conf:+"SLURM_CONF=$sewer_conf"} "$sewer_squeue" -h -t all \
-        -j "$sewer_job" -O PreemptTime:40 2>/dev/null || :
+    sewer_tool timeout -k 1 20 "${sewer_paths[env]}" "PATH=$sewer_path" ${sewer_conf:+"SLURM_CONF=$sewer_conf"} squeue \
+        -h -t all -j "$sewer_job" -O PreemptTime:40 2>/dev/null || :
 }
 
 # Determine whether the job was asked to end before the module had ended. An exit code of 0 alone proves nothing: Slurm
@@ -620,7 +629,7 @@ sewer_end() {
     builtin set +efukC +o posix
     unset -v EXECIGNORE FUNCNEST GLOBIGNORE
     sewer_open_pipes
-    (eval "$sewer_at_exit") # in a subshell, so that an `exit` in it does not end this shell
+    [[ -z $sewer_at_exit ]] || (eval "$sewer_at_exit") # in a subshell, so that an `exit` in it does not end this shell
     builtin trap '' "${sewer_signals[@]}" # none may prevent the record
     for sewer_number in "${!sewer_signals[@]}"; do
         builtin trap '' "$((sewer_first + sewer_number))"
@@ -638,16 +647,16 @@ sewer_end() {
     fi
     umask 077
     if [[ $sewer_nodes == 1 ]]; then
-        sewer_tool rm -f -- "$sewer_dir/times.txt"
+        sewer_remove "$sewer_dir/times.txt"
         sewer_into "$sewer_dir/times.txt" times
     fi
     if ! sewer_record "$sewer_exit"; then
-        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # frees space where a disk or a quota is full
+        sewer_remove "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # frees space where a disk or a quota is full
         sewer_record "$sewer_exit" || sewer_leave 73
     fi
     # Remove the secrets of a job that can be requeued, unless it is being requeued.
-    [[ -n $sewer_asked$sewer_module_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
-    [[ ! -e $sewer_dir/alive ]] || sewer_tool rm -f -- "$sewer_dir/alive"
+    [[ -n $sewer_asked$sewer_module_asked ]] || sewer_remove "$sewer_dir/secrets.sh"
+    sewer_remove "$sewer_dir/alive"
     # Slurm must not call it COMPLETED: jobs that depend on it would start.
     [[ $sewer_phase == teardown ]] || ((sewer_exit)) || sewer_exit=1
     [[ -z $sewer_module_asked ]] || ((sewer_exit)) || sewer_exit=143
@@ -656,15 +665,15 @@ sewer_end() {
 
 # Record how the module has ended. A record before `teardown` counts if Slurm ends the job during that.
 sewer_record() {
-    local sewer_by=null sewer_out sewer_err sewer_time sewer_result sewer_is_over=false sewer_text
+    local sewer_by=null sewer_is_over=false sewer_text
     [[ -z $sewer_module_asked ]] || sewer_by="\"$sewer_module_asked\""
     [[ -z $sewer_is_ending ]] || sewer_is_over=true
-    sewer_out=`sewer_size stdout.log` sewer_err=`sewer_size stderr.log`
-    sewer_time=`sewer_now` sewer_result=`sewer_size result.json`
+    sewer_measure stdout.log stderr.log result.json
+    sewer_set_now
     printf -v sewer_text '{"format": 1, "job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "is_torn_down": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_is_over" \
-        "$sewer_begin" "$sewer_time" "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" \
-        "$sewer_result" "$sewer_cpus"
+        "$sewer_begin" "$sewer_now" "${sewer_sizes[stdout.log]}" "${sewer_sizes[stderr.log]}" "${sewer_from:-0}" \
+        "${sewer_to:-${sewer_sizes[stdout.log]}}" "${sewer_sizes[result.json]}" "$sewer_cpus"
     sewer_write "$sewer_dir/exit.json" "$sewer_text"
 }
 

@@ -173,6 +173,7 @@ class ArrayScript(NamedTuple):
             [
                 f"sewer_array={_quoted(directory.path)}",
                 f"sewer_owned={_quoted(_owned(directory))}",
+                _shell_text("tools.bash"),
                 _shell_text("own.bash"),
                 _shell_text("array.bash"),
             ],
@@ -223,7 +224,7 @@ def _frame(settings: Mapping[str, str], before: Sequence[str]) -> str:
     """
     values = "\n".join(f"{name}={_quoted(value)}" for name, value in settings.items())
     return f"{values}\n{_BEFORE}{_joined(before)})\n" + "\n".join(
-        map(_shell_text, ("own.bash", "usage.bash", "job.bash"))
+        map(_shell_text, ("tools.bash", "own.bash", "usage.bash", "job.bash"))
     )
 
 

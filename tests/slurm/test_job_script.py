@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import resource
 import subprocess
 from pathlib import Path
@@ -172,6 +173,20 @@ def test_arguments_reach_module_unchanged(cluster_jobs: ScriptJobs) -> None:
 
 
 FOLDERS = ["with spaces", "it's", 'a "quote"', "100%j %% %", "größe ✓", "$HOME `id`", "#hash", "a;b&c", "-dash", " x "]
+
+
+def test_short_job_starts_few_processes(cluster_jobs: ScriptJobs, tmp_path: Path) -> None:
+    """A trace of both shells names each process that the script starts, the module's included."""
+    script, directory = cluster_jobs.script(""), cluster_jobs.directory()
+    script.write(directory)
+    text = Path(directory.script).read_text()
+    trace = f"exec {{BASH_XTRACEFD}}>>{tmp_path}/trace\nPS4='+$BASHPID '\nset -x\n"
+    Path(directory.script).write_text(text.replace("sewer_dir=", f"{trace}sewer_dir=", 1))
+
+    assert cluster_jobs.again(directory, script.name).record().is_success
+
+    processes = set(re.findall(r"^\++(\d+) ", (tmp_path / "trace").read_text(), re.MULTILINE))
+    assert len(processes) <= 20, processes
 
 
 def test_job_directory_and_workdir_accept_any_name(cluster_jobs: ScriptJobs) -> None:
