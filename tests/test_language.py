@@ -29,7 +29,7 @@ OWNERS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 #: The most of each place today. A change that lowers a count lowers the number here.
 MOST = {
     "identifiers": 0, "docstrings": 2, "comments": 1, "messages": 0, "docs": 0,
-    "test identifiers": 441, "test docstrings": 274,
+    "test identifiers": 0, "test docstrings": 274,
 }  # fmt: skip
 
 
@@ -88,6 +88,6 @@ def test_private_words_do_not_grow_in_number(place):
     assert counted(place).total() <= MOST[place], counted(place)
 
 
-def test_docstrings_have_few_clauses_with_what():
+def test_docstrings_have_few_indirect_clauses():
     words = sum(len(text.split()) for text in texts()["docstrings"])
     assert 1000 * counted("docstrings")["what"] <= 3 * words

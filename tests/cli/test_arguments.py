@@ -48,7 +48,7 @@ def test_show_explain_and_convert_pass_arg_to_workflow(flow) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         (
             [],
@@ -58,10 +58,10 @@ def test_show_explain_and_convert_pass_arg_to_workflow(flow) -> None:
         (["--arg", "n"], "Invalid value for --arg: 'n': write NAME=VALUE, such as n=10"),
     ],
 )
-def test_run_rejects_invalid_arg(flow, given, said) -> None:
+def test_run_rejects_invalid_arg(flow, given, expected) -> None:
     """Before anything runs."""
     done = flow.run("run", *given)
 
     assert done.returncode == 2
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr

@@ -38,7 +38,7 @@ def attempt(run_dir: Path, name: str, *, is_closed: bool) -> Path:
     return Path(directory.path)
 
 
-def test_clean_shows_what_it_would_remove(sppe) -> None:
+def test_clean_without_yes_shows_paths_to_remove(sppe) -> None:
     """Without a terminal and without --yes, nothing is removed."""
     sppe.tasks(first="pass")
     sppe.run("run")

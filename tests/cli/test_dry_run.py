@@ -17,7 +17,7 @@ UNRUNNABLE = {
 
 @pytest.mark.parametrize("command", [["run"], ["run", "-n"], ["explain", "-p", "flow.py"]], ids=" ".join)
 @pytest.mark.parametrize(("task", "message"), UNRUNNABLE.values(), ids=UNRUNNABLE)
-def test_explain_and_dry_run_refuse_what_run_refuses(task: str, message: str, command: list[str], sppe) -> None:
+def test_explain_and_dry_run_reject_same_files_as_run(task: str, message: str, command: list[str], sppe) -> None:
     sppe.write("flow.py", f"from airflow_provider_sewer import External, Task\n{task.replace('[', 'args=[')}")
 
     done = sppe.run(*command)

@@ -27,9 +27,9 @@ def test_run_in_allocation_uses_its_gpu_and_cpus(sppe, slurm) -> None:
     )  # fmt: skip
 
     slurm.wait_for(job, "COMPLETED", "FAILED")
-    said = [
+    lines = [
         line for line in slurm.output(job).splitlines() if line.endswith(("begins", "ends")) or "[gpu] sees" in line
     ]
     assert "allocated 1\n" in slurm.output(job)
-    assert "[gpu] sees 1 3" in said
-    assert [line.rpartition(" ")[2] for line in said if "gpu" not in line] == ["begins", "ends"] * 2
+    assert "[gpu] sees 1 3" in lines
+    assert [line.rpartition(" ")[2] for line in lines if "gpu" not in line] == ["begins", "ends"] * 2

@@ -145,10 +145,10 @@ class Killed:
         names = os.listdir(build) if build.exists() else []
         return {name for name in names if name != ".sewer" and not name.endswith(".failed")}
 
-    def _entries(self, what: str) -> list[str]:
+    def _entries(self, kind: str) -> list[str]:
         path = self.folder / "diary"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [name for word, name in map(str.split, lines) if word == what]
+        return [name for word, name in map(str.split, lines) if word == kind]
 
 
 @pytest.mark.slow

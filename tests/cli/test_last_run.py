@@ -72,7 +72,7 @@ def test_status_of_resumed_run_shows_skipped_tasks(sppe) -> None:
     assert "2 of 2 tasks succeeded" in shown
 
 
-def test_outcomes_do_not_change_what_resume_skips(sppe) -> None:
+def test_resume_skips_same_tasks_with_recorded_outcomes(sppe) -> None:
     """A task that did not run, because another one failed, has still succeeded before."""
     sppe.write(
         "flow.py",

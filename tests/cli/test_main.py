@@ -54,15 +54,15 @@ USAGE_ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "said"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
-def test_invalid_input_exits_with_2_and_runs_nothing(arguments: list[str], said: str, sppe) -> None:
+@pytest.mark.parametrize(("arguments", "expected"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
+def test_invalid_input_exits_with_2_and_runs_nothing(arguments: list[str], expected: str, sppe) -> None:
     """Bad input is named in a sentence, not a traceback, with exit code 2; nothing runs, nothing is written."""
     sppe.tasks(first="open('trace', 'w')")
 
     done = sppe.run(*arguments)
 
     assert done.returncode == 2
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not (sppe.folder / "trace").exists()
@@ -89,8 +89,8 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), BAD_FILES.values(), ids=BAD_FILES)
-def test_invalid_file_exits_with_2_and_names_line(text: str, said: str, sppe) -> None:
+@pytest.mark.parametrize(("text", "expected"), BAD_FILES.values(), ids=BAD_FILES)
+def test_invalid_file_exits_with_2_and_names_line(text: str, expected: str, sppe) -> None:
     """What is wrong in the file is said with file and line, with exit code 2, before anything runs."""
     sppe.tasks(first="open('trace', 'w')")
     sppe.write("flow.py", text)
@@ -98,8 +98,8 @@ def test_invalid_file_exits_with_2_and_names_line(text: str, said: str, sppe) ->
     done = sppe.run("run")
 
     assert done.returncode == 2
-    assert done.stderr.startswith(f"sppe: {sppe.folder}/flow.py{said}" if said.startswith(":") else "sppe: ")
-    assert said in done.stderr
+    assert done.stderr.startswith(f"sppe: {sppe.folder}/flow.py{expected}" if expected.startswith(":") else "sppe: ")
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert not (sppe.folder / "trace").exists()
 
@@ -224,13 +224,13 @@ GIVEN_LONG = {
 }
 
 
-@pytest.mark.parametrize("what", GIVEN_LONG)
+@pytest.mark.parametrize("subject", GIVEN_LONG)
 @pytest.mark.parametrize("kind", LONG)
-def test_run_names_path_that_is_too_long(sppe, what, kind) -> None:
+def test_run_names_path_that_is_too_long(sppe, subject, kind) -> None:
     """In one line, with the begin of the path."""
     sppe.write("flow.py", 'from airflow_provider_sewer import Task\n\nTask("a", "this")\n')
 
-    done = sppe.run(*(each.format(LONG[kind]) for each in GIVEN_LONG[what]))
+    done = sppe.run(*(each.format(LONG[kind]) for each in GIVEN_LONG[subject]))
 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

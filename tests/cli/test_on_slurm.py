@@ -92,7 +92,7 @@ def test_task_slurm_parameters_override_slurm_option(on_slurm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "answer"),
+    ("expected", "answer"),
     [
         (("--slurm", "partitoin=gpu"), "unknown Slurm parameter 'partitoin'; did you mean 'partition'?"),
         (("--slurm", "mem_gb=much"), "--slurm: slurm: mem_gb must be a number, got 'much'"),
@@ -100,10 +100,10 @@ def test_task_slurm_parameters_override_slurm_option(on_slurm) -> None:
         (("--slurm", "requeue=maybe"), "requeue must be a bool, got 'maybe'"),
     ],
 )
-def test_slurm_option_rejects_invalid_parameter(said, answer, on_slurm) -> None:
+def test_slurm_option_rejects_invalid_parameter(expected, answer, on_slurm) -> None:
     """Nothing is submitted then."""
     on_slurm.flow(one="say('ran')")
-    run = on_slurm.run(*said)
+    run = on_slurm.run(*expected)
     assert run.code == 2
     assert answer in run.stderr
     assert on_slurm.jobs() == []
@@ -161,7 +161,7 @@ def test_run_on_slurm_polls_all_jobs_with_one_squeue(on_slurm) -> None:
     on_slurm.slurm.put_in_front("squeue", f'echo "$@" >> {asked}')
 
     def asked_about() -> list[set[str]]:
-        return [set(said.split(",")) for said in re.findall(r"-j (\S+)", asked.read_text())]
+        return [set(expected.split(",")) for expected in re.findall(r"-j (\S+)", asked.read_text())]
 
     on_slurm.slurm.until(lambda: ids in asked_about(), "a look at all four")
     first = asked_about().index(ids)

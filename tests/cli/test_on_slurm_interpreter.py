@@ -51,9 +51,9 @@ def test_interpreter_of_job_is_found_after_setup(on_slurm, env) -> None:
     run = on_slurm.run("--slurm", setup, python=None)
 
     assert prefixes(run) == {**dict.fromkeys(("unset", "named", "other"), str(env)), "path": sys.prefix}
-    told = on_slurm.sppe.run("explain", "-p", "flow.py", "--on", "slurm", "--slurm", setup).stdout
+    reported = on_slurm.sppe.run("explain", "-p", "flow.py", "--on", "slurm", "--slurm", setup).stdout
     there = "from the PATH on its node, after setup"
-    assert [line.partition("always runs; as a job, with ")[2] for line in told.splitlines()] == [
+    assert [line.partition("always runs; as a job, with ")[2] for line in reported.splitlines()] == [
         f"python, else python3, {there}",
         f"python {there}",
         f"python-of-mine {there}",
@@ -72,8 +72,8 @@ def test_i_option_overrides_setup_with_local_interpreter(on_slurm, env, activate
     ran = prefixes(run)
     assert ran["unset"] == str(env)
     assert ran["named"] != str(env)
-    told = on_slurm.sppe.run("explain", "-p", "flow.py", "--on", "slurm", "-i", "python", *options, env=activated)
-    assert told.stdout.splitlines()[0].endswith(f"; as a job, with {env}/bin/python")
+    reported = on_slurm.sppe.run("explain", "-p", "flow.py", "--on", "slurm", "-i", "python", *options, env=activated)
+    assert reported.stdout.splitlines()[0].endswith(f"; as a job, with {env}/bin/python")
 
 
 def test_interpreter_of_job_without_setup_is_that_of_submitting_shell(on_slurm, env, activated) -> None:
@@ -123,9 +123,9 @@ def test_explain_on_slurm_prints_interpreter_of_stages(on_slurm) -> None:
           here: {module: steps, run_on: local}
         """,
     )
-    told = sppe.run("explain", "stages.yaml", "--on", "slurm", env=on_slurm.slurm.env).stdout.splitlines()
+    reported = sppe.run("explain", "stages.yaml", "--on", "slurm", env=on_slurm.slurm.env).stdout.splitlines()
 
-    assert [line.partition("it always runs")[2] for line in told] == [
+    assert [line.partition("it always runs")[2] for line in reported] == [
         "; as a job, with python3 from the PATH on its node, after setup",
         "; as a job, with /nodes/only/python",
         "",

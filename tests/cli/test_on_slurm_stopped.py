@@ -131,8 +131,10 @@ def test_new_run_cancels_previous_job_first(how, on_slurm) -> None:
     """A new run, or a task that runs something else now, does not run beside the earlier job."""
     killed(on_slurm, first=WAITS)
     on_slurm.open("go2")
-    anew = WAITS.replace("wait()", "wait('go2')").replace("')}", "'), 'n': 2}" if how == "other parameters" else "')}")
-    on_slurm.flow(first=anew)
+    changed = WAITS.replace("wait()", "wait('go2')").replace(
+        "')}", "'), 'n': 2}" if how == "other parameters" else "')}"
+    )
+    on_slurm.flow(first=changed)
     run = on_slurm.run(*(["--resume"] if how == "other parameters" else []))
     assert run.code == 0, run.stderr
     left, new = on_slurm.jobs("first")

@@ -175,10 +175,10 @@ def test_explain_resume_matches_run(flow) -> None:
         "other   does not run  it succeeded in the resumed run",
         "second  runs          'first' runs before it",
     ]
-    said = flow.run("run", "--resume").stderr
-    assert "[first] running: it succeeded with other parameters\n" in said
-    assert "[second] running: 'first' runs before it\n" in said
-    assert "[last] running: it has not succeeded yet\n" in said
+    stderr = flow.run("run", "--resume").stderr
+    assert "[first] running: it succeeded with other parameters\n" in stderr
+    assert "[second] running: 'first' runs before it\n" in stderr
+    assert "[last] running: it has not succeeded yet\n" in stderr
 
 
 RESULTS = """
@@ -328,7 +328,7 @@ def test_only_and_from_options_take_names_with_operators(sppe, options, meant) -
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (["--select", "modle"], "select 'modle': unknown task 'modle'; did you mean 'model'?"),
         (["--exclude", "+modle"], "exclude '+modle': unknown task 'modle'; did you mean 'model'?"),
@@ -340,12 +340,12 @@ def test_only_and_from_options_take_names_with_operators(sppe, options, meant) -
         (["--state", "."], "cannot open the state file .: Is a directory; name another with --state"),
     ],
 )
-def test_invalid_selection_exits_with_2(flow, options, said) -> None:
+def test_invalid_selection_exits_with_2(flow, options, expected) -> None:
     """With exit code 2 and nothing run."""
     done = flow.run("run", *options)
 
     assert done.returncode == 2
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert diary(flow) == []
 

@@ -167,9 +167,9 @@ def test_workflow_draws_any_cycle(graph) -> None:
     assert drawn[0] == drawn[-1]
     assert len(set(drawn)) == len(drawn) - 1
     assert set(pairwise(drawn)) <= graph.pairs
-    down, _, what = caught.value.at
+    down, _, marker = caught.value.at
     assert any(
-        numbered(down) == tie.down and (what in graph.reasons(tie) or "" in graph.reasons(tie)) for tie in graph.ties
+        numbered(down) == tie.down and (marker in graph.reasons(tie) or "" in graph.reasons(tie)) for tie in graph.ties
     )
 
 

@@ -61,7 +61,7 @@ def test_caller_ignores_user_files_named_like_standard_modules():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"function": "pkg.mod"}, "function must be a name such as 'package.module:function', got 'pkg.mod'"),
         ({"function": "pkg/mod.py:f"}, "function must be a name such as 'package.module:function', got 'pkg/mod.py:f'"),
@@ -80,11 +80,11 @@ def test_caller_ignores_user_files_named_like_standard_modules():
         ),
     ],
 )
-def test_task_rejects_invalid_function_and_kwargs(fields, said):
+def test_task_rejects_invalid_function_and_kwargs(fields, expected):
     """Before anything runs, and naming the field."""
     with pytest.raises(InvalidTask) as caught:
         Task("train", **fields)
 
     place, _, message = str(caught.value).partition(": task 'train': ")
     assert place.startswith(__file__)
-    assert said in message
+    assert expected in message

@@ -32,9 +32,9 @@ def test_shell_reads_shown_command_back():
     """Dollar signs, quotes and line breaks mean nothing to it."""
     argv = [sys.executable, "-I", "-c", "import sys; print(sys.argv[1:])", "$HOME", "a'b", '"', "x\ny", "*"]
 
-    said = subprocess.run(["sh", "-c", shown(argv)], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(["sh", "-c", shown(argv)], capture_output=True, text=True, check=True).stdout
 
-    assert said == f"{argv[4:]}\n"
+    assert printed == f"{argv[4:]}\n"
 
 
 def test_shown_names_file_of_caller():

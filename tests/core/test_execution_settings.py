@@ -22,10 +22,10 @@ def test_with_fallback_settings_precedence():
 
 def test_with_fallback_of_unset_settings_returns_other():
     """Empty settings change nothing, on either side."""
-    said = ExecutionSettings(python="p", env={"A": "1"}, inherit_env=("B",), workdir="/w")
+    given = ExecutionSettings(python="p", env={"A": "1"}, inherit_env=("B",), workdir="/w")
 
-    assert ExecutionSettings().with_fallback(said) == said
-    assert said.with_fallback(ExecutionSettings()) == said
+    assert ExecutionSettings().with_fallback(given) == given
+    assert given.with_fallback(ExecutionSettings()) == given
 
 
 def test_checked_resolves_relative_paths_against_folder():

@@ -83,11 +83,12 @@ def test_cycle_of_paths_is_drawn_with_paths() -> None:
     b = makes("b", "y", needs="x")
     c = makes("c", "z", depends_on="b")
 
-    said = refused(a, b, c)
+    message = refused(a, b, c)
 
-    assert "Cyclic dependency:" in said
+    assert "Cyclic dependency:" in message
     assert (
-        f"  a   ({a.source})\n    ↓  x\n  b   ({b.source})\n    ↓\n  c   ({c.source})\n    ↓  z\n  a   (again)" in said
+        f"  a   ({a.source})\n    ↓  x\n  b   ({b.source})\n    ↓\n  c   ({c.source})\n    ↓  z\n  a   (again)"
+        in message
     )
 
 
@@ -101,9 +102,9 @@ def test_external_of_a_product_raises() -> None:
     """The message says who makes it and what to write."""
     a = makes("a", "x")
 
-    said = refused(a, makes("b", needs=[External("x")]))
+    message = refused(a, makes("b", needs=[External("x")]))
 
-    assert f"task 'b': External('x') is produced by task 'a' ({a.source}); write Dependency('x')" in said
+    assert f"task 'b': External('x') is produced by task 'a' ({a.source}); write Dependency('x')" in message
 
 
 def test_product_declared_twice_with_other_options_raises() -> None:
@@ -208,9 +209,9 @@ def test_cycle_is_found_anywhere(length, start, data) -> None:
     needs = [[f"p{n - 1}"] if n else [] for n in range(length)]
     needs[low].append(f"p{high}")
 
-    said = refused(*(makes(f"task-{n}", f"p{n}", needs=needs[n]) for n in range(length)))
+    message = refused(*(makes(f"task-{n}", f"p{n}", needs=needs[n]) for n in range(length)))
 
-    assert all(f"  task-{n}   (" in said for n in range(low, high + 1))
+    assert all(f"  task-{n}   (" in message for n in range(low, high + 1))
 
 
 def test_build_graph_takes_linear_time() -> None:
@@ -228,6 +229,6 @@ def test_product_named_like_failed_product_raises() -> None:
     """What the one leaves when it fails would take the place of the other."""
     one = Task("one", "m", {"out": Product("x")})
     other = Task("other", "m", {"out": Product("x.failed")})
-    said = r"task 'other' .* produces 'x\.failed', the name of product 'x' of task 'one' after a failure"
-    with pytest.raises(InvalidWorkflow, match=said):
+    expected = r"task 'other' .* produces 'x\.failed', the name of product 'x' of task 'one' after a failure"
+    with pytest.raises(InvalidWorkflow, match=expected):
         Workflow("w", [one, other])

@@ -168,11 +168,11 @@ def test_map_of_any_lists_has_values_and_unique_names(values, is_product):
     assert [repr(task.kwargs) for task in mapped] == [
         repr({"other": 1, **dict(zip(values, row, strict=True))}) for row in rows
     ]
-    said = {}
+    kwargs_by_name = {}
     for each in mapped:
-        assert said.setdefault(each.name, repr(each.kwargs)) == repr(each.kwargs)
+        assert kwargs_by_name.setdefault(each.name, repr(each.kwargs)) == repr(each.kwargs)
         assert each.name.isprintable()
-    assert list(Workflow("w", mapped).tasks) == list(said)
+    assert list(Workflow("w", mapped).tasks) == list(kwargs_by_name)
 
 
 # --- in a workflow
@@ -322,9 +322,9 @@ def test_map_rejects_invalid_values_with_line(call, message):
     with pytest.raises(InvalidTask) as caught:
         call(train())
 
-    place, _, said = str(caught.value).partition(": ")
+    place, _, text = str(caught.value).partition(": ")
     assert place.rpartition(":")[0] == __file__
-    assert said.startswith(message)
+    assert text.startswith(message)
 
 
 def test_map_product_suggests_path_for_shared_product():

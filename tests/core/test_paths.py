@@ -29,7 +29,7 @@ def test_path_marker_is_path_like(kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "expected"),
     [
         ("", "must be a path, got ''"),
         (" ", "must be a path, got ' '"),
@@ -44,17 +44,17 @@ def test_path_marker_is_path_like(kind) -> None:
         ("a/.sewer/b", " must not be in .sewer, which is reserved"),
     ],
 )
-def test_task_rejects_invalid_paths(path, said) -> None:
+def test_task_rejects_invalid_paths(path, expected) -> None:
     """Of products as of dependencies, in parameters as in lists."""
     for fields in ({"products": [path]}, {"dependencies": [path]}):
         with pytest.raises(InvalidTask) as caught:
             Task("t", "m", **fields)
         assert "task 't': " in str(caught.value)
-        assert said in str(caught.value)
+        assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (lambda: Product("x", atomic="yes"), "atomic must be a bool, got 'yes'"),
         (lambda: Product("x", temporary=1), "temporary must be a bool, got 1"),
@@ -66,11 +66,11 @@ def test_task_rejects_invalid_paths(path, said) -> None:
         (lambda: External("x", timeout=10**400), "timeout must be seconds more than 0, got 1000"),
     ],
 )
-def test_path_markers_reject_invalid_options(make, said) -> None:
+def test_path_markers_reject_invalid_options(make, expected) -> None:
     """The message names the marker and the field."""
     with pytest.raises(InvalidTask) as caught:
         make()
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "('x')" in str(caught.value)
 
 

@@ -22,7 +22,7 @@ def test_result_resolve_follows_keys_and_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ({"a": 1}, "there is no generate.result['seed']: the object has the keys 'a'"),
         ({}, "there is no generate.result['seed']: the object has the keys none"),
@@ -31,11 +31,11 @@ def test_result_resolve_follows_keys_and_positions() -> None:
         (None, "the task has no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"),
     ],
 )
-def test_result_resolve_names_missing_part(value, said) -> None:
+def test_result_resolve_names_missing_part(value, expected) -> None:
     """The message says how far it came."""
     with pytest.raises(InvalidTask) as caught:
         GENERATE.result["seed"].resolve(value)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_result_resolve_rejects_index_into_text() -> None:

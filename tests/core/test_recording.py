@@ -228,12 +228,12 @@ def test_two_workflows_can_share_tasks(mark):
 
 def test_task_settings_override_run_settings(mark):
     """``.run(…)`` fills in; relative paths in it are those of its file."""
-    said, unsaid = mark("said"), Task("unsaid", "m")
+    given, unsaid = mark("said"), Task("unsaid", "m")
 
-    graph = recorded(lambda: (said >> unsaid).run("env/python", env={"PYTHONPATH": "x", "N": 1}, workdir="w"))
+    graph = recorded(lambda: (given >> unsaid).run("env/python", env={"PYTHONPATH": "x", "N": 1}, workdir="w"))
 
     here = Path(__file__).parent
-    assert graph.tasks["said"].settings == said.settings.with_fallback(graph.tasks["unsaid"].settings)
+    assert graph.tasks["said"].settings == given.settings.with_fallback(graph.tasks["unsaid"].settings)
     assert graph.tasks["said"].settings.python == sys.executable
     assert graph.tasks["unsaid"].settings == (
         str(here / "env/python"),

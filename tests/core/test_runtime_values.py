@@ -74,7 +74,7 @@ def test_task_accepts_runtime_value_in_any_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("use", "said"),
+    ("use", "expected"),
     [
         *((use, "be used in conditions, comparisons or loops") for use in (
             bool, list, len, dict, lambda n: {**n}, lambda n: 1 in n, lambda n: n > 1, lambda n: n <= 1,
@@ -87,11 +87,13 @@ def test_task_accepts_runtime_value_in_any_field() -> None:
         (lambda n: f"{n:>3}", "be formatted with '>3'"),
     ],
 )  # fmt: skip
-def test_runtime_value_rejects_arithmetic_and_conditions(use, said) -> None:
+def test_runtime_value_rejects_arithmetic_and_conditions(use, expected) -> None:
     """What would silently take its name for its value is an error, which says what to do."""
     with pytest.raises(SewerError) as caught:
         use(N["a"])
-    assert caught.value.message.startswith(f"<n['a']> is known only when a task runs, and cannot {said}; pass it on to")
+    assert caught.value.message.startswith(
+        f"<n['a']> is known only when a task runs, and cannot {expected}; pass it on to"
+    )
     assert caught.value.where.file == __file__
 
 

@@ -136,7 +136,7 @@ def test_masked_data_reads_lists_as_words():
 
 def test_exposed_names_parameters_and_lines_and_shows_no_value():
     """With the way to pass them."""
-    told = list(
+    reported = list(
         exposed(
             {"password": "hunter2", "n": 3, "use_token": True, "dsn": {"url": "redis://:hunter2@h"}},
             ["fit", "--api-key=hunter2"],
@@ -144,11 +144,11 @@ def test_exposed_names_parameters_and_lines_and_shows_no_value():
             {"setup": ["module load x", "export HF_TOKEN=hunter2", 'export OTHER_TOKEN="$(cat t)"']},
         )
     )
-    assert [line.partition(" looks like a secret")[0] for line in told] == [
+    assert [line.partition(" looks like a secret")[0] for line in reported] == [
         "parameter 'password'", "parameter 'dsn'", "argument 'db_pass'", "a value in args", "line 2 of setup",
     ]  # fmt: skip
-    assert "as env={'HF_TOKEN': …} or in secret_env of the connection, and read $HF_TOKEN" in told[-1]
-    assert "hunter2" not in json.dumps(told)
+    assert "as env={'HF_TOKEN': …} or in secret_env of the connection, and read $HF_TOKEN" in reported[-1]
+    assert "hunter2" not in json.dumps(reported)
 
 
 @pytest.mark.parametrize("value", ["{{ conn.db.password }}", None, True, 7, ""])

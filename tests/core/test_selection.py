@@ -90,7 +90,7 @@ def test_exclude_removes_selected_tasks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("select", "said"),
+    ("select", "expected"),
     [
         ("comapre", r"^select 'comapre': unknown task 'comapre'; did you mean 'compare'\? Known: 'raw', "),
         ("+comapre", r"^select '\+comapre': unknown task 'comapre'; did you mean 'compare'\?"),
@@ -108,11 +108,11 @@ def test_exclude_removes_selected_tasks() -> None:
         (From("comapre"), r"^from 'comapre': unknown task 'comapre'; did you mean 'compare'"),
     ],
 )
-def test_select_without_match_raises_with_suggestion(select, said) -> None:
+def test_select_without_match_raises_with_suggestion(select, expected) -> None:
     """A slip of the pen never selects less than was meant."""
-    with pytest.raises(InvalidWorkflow, match=said):
+    with pytest.raises(InvalidWorkflow, match=expected):
         selected(DIAMOND, select)
-    with pytest.raises(InvalidWorkflow, match=said.replace("select", "exclude")):
+    with pytest.raises(InvalidWorkflow, match=expected.replace("select", "exclude")):
         selected(DIAMOND, exclude=select)
 
 

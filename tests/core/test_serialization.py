@@ -36,19 +36,19 @@ def after_the_trip(workflow: Workflow) -> Workflow:
     return workflow_of_data(json.loads(json.dumps(workflow_to_data(workflow))))
 
 
-def told(value):
+def content_of(value):
     """Return all that a value says, in a form in which two that say the same are equal."""
     if isinstance(value, Task):
         return ("Task", value.name, str(value.source))
     if isinstance(value, (PathMarker, Ignored, Result)):
-        return (type(value).__name__, told(vars(value)))
+        return (type(value).__name__, content_of(vars(value)))
     if isinstance(value, MappedTask):
         name = (value.name, value.template.name, value.each_with_each, str(value.source))
-        return ("MappedTask", name, told(value.values), [each.name for each in value])
+        return ("MappedTask", name, content_of(value.values), [each.name for each in value])
     if isinstance(value, dict) or hasattr(value, "keys"):
-        return [(told(key), told(item)) for key, item in value.items()]
+        return [(content_of(key), content_of(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
-        return (type(value).__name__, [told(item) for item in value])
+        return (type(value).__name__, [content_of(item) for item in value])
     return (type(value).__name__, repr(value))
 
 
@@ -57,13 +57,14 @@ def all_of(workflow: Workflow):
     return {
         "name": (workflow.name, workflow.doc, workflow.source, workflow.is_subset),
         "tasks": [
-            {name: told(value) for name, value in vars(task).items() if name != "identity"} for task in workflow.given
+            {name: content_of(value) for name, value in vars(task).items() if name != "identity"}
+            for task in workflow.given
         ],
         "commands": {name: task.call().argv for name, task in workflow.tasks.items()},
         "edges": (
             workflow.edge_reasons.reasons,
             workflow.order,
-            [(told(up), told(down)) for up, down in workflow.explicit_edges],
+            [(content_of(up), content_of(down)) for up, down in workflow.explicit_edges],
         ),
     }
 
@@ -183,7 +184,9 @@ def test_round_trip_keeps_mapped_tasks():
     arrived = after_the_trip(workflow)
 
     assert list(arrived.mapped) == ["make", "call", "later"]
-    assert told([*arrived.mapped["call"].values.values()]) == told([*workflow.mapped["call"].values.values()])
+    assert content_of([*arrived.mapped["call"].values.values()]) == content_of(
+        [*workflow.mapped["call"].values.values()]
+    )
     assert [str(value) for value in arrived.mapped["make"].values["x"]] == ["a", "1.5"]
     assert not arrived.mapped["later"].is_known_beforehand
     assert {name: task.call() for name, task in arrived.tasks.items()} == {
@@ -346,8 +349,8 @@ def test_round_trip_keeps_types_of_mapped_values():
     assert list(arrived.mapped) == ["train", "test"]
     for name, mapped in flow.mapped.items():
         other = arrived.mapped[name]
-        assert told(other.template) == told(mapped.template)
-        assert told(other.values) == told(mapped.values)
+        assert content_of(other.template) == content_of(mapped.template)
+        assert content_of(other.values) == content_of(mapped.values)
         assert (other.each_with_each, other.source) == (mapped.each_with_each, mapped.source)
         assert [task.name for task in other] == [task.name for task in mapped]
         assert all(arrived.tasks[task.name] is task for task in other)

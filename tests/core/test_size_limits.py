@@ -75,7 +75,7 @@ def test_results_are_mapped_over_within_bounds() -> None:
 @pytest.mark.parametrize(
     "text", ["*a" * 40 + "b", "*?" * 60 + "b", "*" * 100_000 + "b", "*a,*a" * 20_000, ",".join("a" * 60_000)]
 )
-def test_select_ends_soon_whatever_the_pattern(text: str) -> None:
+def test_select_ends_soon_for_any_pattern(text: str) -> None:
     """A pattern with many stars is tried once at each place, and a part that is repeated is looked for once."""
     began = time.process_time()
     try:
@@ -103,7 +103,7 @@ def test_globs_fit_as_before(glob: str, fits: list[str], others: list[str]) -> N
     assert [text for text in (*fits, *others) if pattern.fullmatch(text)] == fits
 
 
-def test_globs_fit_what_expressions_fit() -> None:
+def test_globs_match_same_names_as_expressions() -> None:
     """All short texts, against all short patterns."""
     words = ["".join(word) for length in range(5) for word in itertools.product("ab", repeat=length)]
     for glob in ("".join(word) for length in range(5) for word in itertools.product("a*?", repeat=length)):

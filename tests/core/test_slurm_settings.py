@@ -57,9 +57,15 @@ def test_checked_slurm_keeps_values_and_order():
 
 def test_checked_slurm_accepts_numbers_as_text():
     """Airflow fills templates in as text; numbers of GPUs are text anyhow where they name a type."""
-    said = parameters(nodes="2", mem_gb="1.5", timeout_min=" 60 ", gpus_per_node="a100:2,v100:1", gpus_per_task="1")
+    checked = parameters(nodes="2", mem_gb="1.5", timeout_min=" 60 ", gpus_per_node="a100:2,v100:1", gpus_per_task="1")
 
-    assert said == {"nodes": 2, "mem_gb": 1.5, "timeout_min": 60, "gpus_per_node": "a100:2,v100:1", "gpus_per_task": 1}
+    assert checked == {
+        "nodes": 2,
+        "mem_gb": 1.5,
+        "timeout_min": 60,
+        "gpus_per_node": "a100:2,v100:1",
+        "gpus_per_task": 1,
+    }
 
 
 @pytest.mark.parametrize("name", sorted(set(RESOURCES) - {"setup", "teardown", "srun_args", "additional_parameters",
@@ -129,7 +135,7 @@ def test_checked_slurm_accepts_none_beside_synonym():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("timeout_min", 0, "must be a whole number of at least 1, got 0"),
         ("timeout_min", 1.5, "must be a whole number of at least 1, got 1.5"),
@@ -172,9 +178,9 @@ def test_checked_slurm_accepts_none_beside_synonym():
         ("additional_parameters", {"nice": "1\n#SBATCH --requeue"}, "nice must not contain a line break, got '1"),
     ],
 )  # fmt: skip
-def test_checked_slurm_rejects_invalid_values(name, value, said):
+def test_checked_slurm_rejects_invalid_values(name, value, expected):
     """Parameter, what is needed, and what was given."""
-    fails(f"slurm: {name}{' ' if said.startswith('must ') else ': '}{said}", slurm={name: value})
+    fails(f"slurm: {name}{' ' if expected.startswith('must ') else ': '}{expected}", slurm={name: value})
 
 
 @pytest.mark.parametrize("name", [name for name in RESOURCES if name not in {"setup", "teardown"}])
@@ -215,7 +221,7 @@ def test_checked_accepts_seconds_and_timedeltas():
 
 
 @pytest.mark.parametrize(
-    ("field", "values", "said"),
+    ("field", "values", "expected"),
     [
         ("run_dir", ["", 5, "NUL\0"], "must be a path, got "),
         ("cluster", ["Slurm", "", True, ["slurm"]], "must be 'auto' or 'slurm' or 'local', got "),
@@ -232,10 +238,10 @@ def test_checked_accepts_seconds_and_timedeltas():
         ("fail_on_pending_reason", ["Licenses", [5], [""], {"a": 1}, True], ""),
     ],
 )
-def test_checked_rejects_invalid_settings(field, values, said):
+def test_checked_rejects_invalid_settings(field, values, expected):
     """The message starts with the setting's name."""
     for value in values:
-        fails(f"{field} {said}", **{field: value})
+        fails(f"{field} {expected}", **{field: value})
 
 
 def test_max_poll_interval_below_poll_interval_raises():

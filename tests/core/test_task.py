@@ -161,8 +161,8 @@ def test_task_suggests_field_for_unknown_one():
 @pytest.mark.parametrize("parameters", ["--a", ["--a"], 5, {"a"}])
 def test_task_rejects_parameters_of_other_types(parameters):
     """The message names the field and the type it got."""
-    said = f"task 'a': parameters_and_flags must be a mapping, got {type(parameters).__name__}"
-    fails(said, "a", "pkg.mod", parameters)
+    expected = f"task 'a': parameters_and_flags must be a mapping, got {type(parameters).__name__}"
+    fails(expected, "a", "pkg.mod", parameters)
 
 
 def test_task_names_key_of_invalid_parameter():

@@ -47,7 +47,7 @@ def many(
 
 
 @task("a name", python="envs/x/bin/python", workdir="data", run_when="missing", products=["log.txt"], doc="Its own.")
-def said(): ...
+def described(): ...
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_task_function_accepts_result():
 
 def test_decorator_fields_apply_to_each_task():
     """Relative paths are taken from the file that the function is in."""
-    made = said()
+    made = described()
 
     folder = Path(__file__).parent
     assert (made.name, made.doc) == ("a name", "Its own.")

@@ -114,7 +114,7 @@ def test_check_own_folders_checks_each_level_below_the_base(level: str, tmp_path
 
 
 @pytest.mark.parametrize("umask", [0, 0o002, 0o022, 0o077])
-def test_make_own_folders_creates_what_only_the_owner_can_write(umask: int, tmp_path: Path) -> None:
+def test_make_own_folders_creates_folders_only_owner_can_write(umask: int, tmp_path: Path) -> None:
     """Whatever the umask."""
     before = os.umask(umask)
     try:
@@ -216,7 +216,7 @@ def test_read_own_refuses_files_of_another_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/proc/self/fd"])
-def test_read_regular_refuses_what_is_not_a_file(path: str) -> None:
+def test_read_regular_rejects_other_than_regular_file(path: str) -> None:
     """Devices have no end."""
     with pytest.raises(InvalidRecord, match="it is not a regular file"):
         read_regular(path, largest=10)
@@ -252,13 +252,13 @@ def test_open_own_to_write_writes_no_other_file(appends: bool, tmp_path: Path) -
     "text",
     ["[" * 200_000, "[" * 121 + "]" * 121, '{"a":' * 130 + "1" + "}" * 130, "NaN", "[1e999]", "[-Infinity]", "{"],
 )
-def test_parse_json_refuses_what_is_deep_or_not_json(text: str) -> None:
+def test_parse_json_rejects_deep_or_invalid_json(text: str) -> None:
     """Without a RecursionError."""
     with pytest.raises(ValueError):
         parse_json(text)
 
 
-def test_parse_json_takes_what_is_not_deep() -> None:
+def test_parse_json_accepts_wide_json() -> None:
     """Wide values are no matter."""
     value = [[[{"a": [index]}]] for index in range(10_000)]
     assert parse_json(json.dumps(value)) == value
@@ -285,6 +285,6 @@ def test_has_types_refuses_text_that_cannot_be_shown(value: Any) -> None:
 
 
 @pytest.mark.parametrize("fields", [[], "text", 1, None, {}])
-def test_has_types_refuses_what_lacks_a_field(fields: Any) -> None:
+def test_has_types_rejects_missing_field(fields: Any) -> None:
     """Also what is not an object."""
     assert not has_types(fields, {"n": int})

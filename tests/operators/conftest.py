@@ -100,7 +100,7 @@ def run_directories(tmp_path):
 
 
 @pytest.fixture
-def said(capsys, caplog):
+def logged_text(capsys, caplog):
     """Return a function that returns all that has been logged since the last call, by tasks and by triggers."""
     caplog.set_level("INFO")
 

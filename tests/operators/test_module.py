@@ -144,9 +144,9 @@ def test_template_rendering_to_text_fails_for_list_fields(field, module, run_dag
     with DAG("text", schedule=None) as dag:
         PythonModuleOperator(task_id="job", retries=3, retry_delay=timedelta(0), **job)
     assert run_dag(dag).states["job"] == "failed"
-    said = capsys.readouterr().out
-    assert f"{field}: " in said or f"{field} must " in said
-    assert "it ran" not in said
+    output = capsys.readouterr().out
+    assert f"{field}: " in output or f"{field} must " in output
+    assert "it ran" not in output
 
 
 def test_native_template_can_render_to_all_parameters(module, run_dag):
@@ -401,15 +401,15 @@ LONG_NAME, LONG_PATH = "x" * 300, "/".join(["y" * 100] * 60)
 @pytest.mark.parametrize("field", ["products", "dependencies", "path", "removed"])
 def test_invalid_path_raises_at_parse_time(field, path):
     """With the field, and no more of the value than helps."""
-    with DAG("long_path", schedule=None), pytest.raises(InvalidTask) as told:
+    with DAG("long_path", schedule=None), pytest.raises(InvalidTask) as raised:
         if field == "path":
             ExternalPathSensor(task_id="job", path=path)
         elif field == "removed":
             RemoveProductsOperator(task_id="job", products=[path])
         else:
             PythonModuleOperator(task_id="job", module="m", **{field: [path]})
-    assert {"removed": "products"}.get(field, field) + " must " in str(told.value)
-    assert len(str(told.value)) < 400
+    assert {"removed": "products"}.get(field, field) + " must " in str(raised.value)
+    assert len(str(raised.value)) < 400
 
 
 def test_too_long_asset_name_raises_and_names_the_product():

@@ -28,7 +28,7 @@ PRINTS = """
 
 @pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter", "argument"])
 def test_python_module_operator_masks_secrets_in_logs_and_database(
-    source, module, run_dag, connection, said, everything_kept, monkeypatch
+    source, module, run_dag, connection, logged_text, everything_kept, monkeypatch
 ):
     """Wherever it comes from, it is in no log, no XCom and no row of Airflow's database."""
     monkeypatch.setenv("MY_PASS", SECRET)
@@ -47,20 +47,20 @@ def test_python_module_operator_masks_secrets_in_logs_and_database(
     assert "***" in result.results["job"]
     # A parameter is stored with the DAG; a warning names it while that is parsed. The code is the text of this file.
     kept = everything_kept(but=["dag_code", *(["serialized_dag"] if source in ("parameter", "argument") else [])])
-    text = said()
+    text = logged_text()
     assert "seen" in text
     for shown in (result.results["job"], text, kept):
         assert "sesame" not in shown
 
 
-def test_partial_masks_secrets_of_mapped_operators(module, run_dag, said, everything_kept):
+def test_partial_masks_secrets_of_mapped_operators(module, run_dag, logged_text, everything_kept):
     """Arguments common to all instances are also stored with the DAG."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
     with DAG("mapped", schedule=None) as dag:
         PythonModuleOperator.partial(task_id="job", **job).expand(args=[["a"], ["b"]])
     assert run_dag(dag).results["job[1]"] == 'last ["***", null, "b"]'
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in logged_text() + everything_kept(but=["dag_code"])
 
 
 class OwnDict(dict):
@@ -83,7 +83,7 @@ MAPPINGS = {
 
 @pytest.mark.parametrize("how", ["operator", "partial"])
 @pytest.mark.parametrize("kind", MAPPINGS)
-def test_env_of_any_mapping_type_is_masked(kind, how, module, run_dag, said, everything_kept):
+def test_env_of_any_mapping_type_is_masked(kind, how, module, run_dag, logged_text, everything_kept):
     """Airflow stores each kind of mapping, and each kind of text."""
     job = module(PRINTS)
     job["env"] = MAPPINGS[kind]({**job["env"], "MY_PASS": SECRET})
@@ -93,12 +93,12 @@ def test_env_of_any_mapping_type_is_masked(kind, how, module, run_dag, said, eve
         else:
             PythonModuleOperator.partial(task_id="job", **job).expand(args=[["a"]])
     assert 'last ["***", null, "a"]' in run_dag(dag).results.values()
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in logged_text() + everything_kept(but=["dag_code"])
 
 
 @pytest.mark.parametrize("how", ["expand", "expand_kwargs"])
 @pytest.mark.parametrize("kind", [dict, OwnDict])
-def test_expand_over_env_masks_secrets(kind, how, module, run_dag, said, everything_kept):
+def test_expand_over_env_masks_secrets(kind, how, module, run_dag, logged_text, everything_kept):
     """Each instance gets its own, and none is in the stored DAG or in the rendered fields."""
     job = module(PRINTS)
     envs = [kind({**job.pop("env"), "MY_PASS": SECRET, "DB": "one"})]
@@ -109,10 +109,10 @@ def test_expand_over_env_masks_secrets(kind, how, module, run_dag, said, everyth
     assert envs[0]["MY_PASS"] == SECRET  # the user's own mapping stays as it is
     results = run_dag(dag).results
     assert [results["job[0]"], results["job[1]"]] == ['last ["***", "one"]', 'last ["***", "two"]']
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in logged_text() + everything_kept(but=["dag_code"])
 
 
-def test_expanded_decorator_masks_secrets(module, run_dag, said, everything_kept):
+def test_expanded_decorator_masks_secrets(module, run_dag, logged_text, everything_kept):
     """Those of its own arguments, and of arguments that are overridden."""
     job = module(PRINTS)
 
@@ -124,7 +124,7 @@ def test_expanded_decorator_masks_secrets(module, run_dag, said, everything_kept
         call.override(task_id="other", env={**job["env"], "MY_PASS": SECRET}).expand(n=[1])
         call.expand(n=[])
     assert run_dag(dag).results["other[0]"] == 'last ["***", null, "--n", "1"]'
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in logged_text() + everything_kept(but=["dag_code"])
 
 
 def test_template_beside_secret_is_rendered_and_masked(module, run_dag, everything_kept):
@@ -137,7 +137,7 @@ def test_template_beside_secret_is_rendered_and_masked(module, run_dag, everythi
     assert "sesame" not in everything_kept(but=["dag_code"])
 
 
-def test_python_module_task_masks_returned_secrets(module, run_dag, said, everything_kept):
+def test_python_module_task_masks_returned_secrets(module, run_dag, logged_text, everything_kept):
     """Airflow stores the parameters once the function has been called."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
@@ -150,18 +150,18 @@ def test_python_module_task_masks_returned_secrets(module, run_dag, said, everyt
     with DAG("decorated", schedule=None) as dag:
         call()
     assert run_dag(dag).results["call"] == 'last ["***", null, "--password", "***"]'
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in logged_text() + everything_kept(but=["dag_code"])
 
 
 @pytest.mark.parametrize("value", ["{{ params.password }}", "x{{ params.password }}"])
-def test_env_template_is_rendered_and_its_value_masked(value, module, run_dag, said):
+def test_env_template_is_rendered_and_its_value_masked(value, module, run_dag, logged_text):
     """The template is shown; its rendered value is masked."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": value}
     with DAG("rendered", schedule=None, params={"password": "given-sesame"}) as dag:
         PythonModuleOperator(task_id="job", **job)
     assert run_dag(dag).results["job"] == 'last ["***", null]'
-    assert "given-sesame" not in "".join(line for line in said().splitlines() if "seen" in line)
+    assert "given-sesame" not in "".join(line for line in logged_text().splitlines() if "seen" in line)
 
 
 GIVEN = {
@@ -173,20 +173,20 @@ GIVEN = {
 
 
 @pytest.mark.parametrize("how", ["operator", "partial", "expand_kwargs"])
-@pytest.mark.parametrize("what", GIVEN)
-def test_exposed_secrets_warn_at_parse_time(what, how):
+@pytest.mark.parametrize("subject", GIVEN)
+def test_exposed_secrets_warn_at_parse_time(subject, how):
     """The warning contains the DAG file and the fix; neither it nor Python's output of it shows a value."""
     make = SlurmModuleOperator if how == "operator" else SlurmModuleOperator.partial
     over = how == "expand_kwargs"
     with DAG("exposed", schedule=None) as dag, pytest.warns(SecretWarning) as raised:
-        made = make(task_id="job", module="m", **({} if over else GIVEN[what]))
+        made = make(task_id="job", module="m", **({} if over else GIVEN[subject]))
         line = sys._getframe().f_lineno - 1
         if over:
-            made.expand_kwargs([GIVEN[what]])
+            made.expand_kwargs([GIVEN[subject]])
             line = sys._getframe().f_lineno - 1
     (warning,) = [each for each in raised if each.category is SecretWarning]
     printed = warnings.formatwarning(warning.message, warning.category, warning.filename, warning.lineno)
-    assert f"{dag.fileloc}:{line}: task 'job': {what} looks like a secret" in printed
+    assert f"{dag.fileloc}:{line}: task 'job': {subject} looks like a secret" in printed
     assert re.search(r"Pass it in the environment, as env={'\w+': …} or in secret_env of the connection", printed)
     assert "hunter2" not in printed
 
@@ -225,12 +225,12 @@ STORED = {
 @pytest.mark.parametrize("where", STORED)
 def test_secrets_in_default_args_or_mapped_group_warn(where):
     """Airflow gives these to other operators as well, and stores them: once for a DAG, with file, line and the way."""
-    make, what = STORED[where]
+    make, subject = STORED[where]
     with pytest.warns(SecretWarning) as raised:
         dag = make()
     (warning,) = [str(each.message) for each in raised if each.category is SecretWarning]
     assert re.search(
-        rf"^{re.escape(dag.fileloc)}:\d+: {re.escape(what)} looks like a secret, and Airflow stores", warning
+        rf"^{re.escape(dag.fileloc)}:\d+: {re.escape(subject)} looks like a secret, and Airflow stores", warning
     )
     assert "secret_env of the connection, or as a template such as '{{ conn." in warning
     assert "hunter2" not in warning

@@ -13,7 +13,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 
-SAYS_ARGUMENTS = "import sys; print(*sys.argv[1:])"
+PRINTS_ARGUMENTS = "import sys; print(*sys.argv[1:])"
 # Waits until the script has taken a sample.
 IS_MEASURED = """
 import os, time
@@ -84,10 +84,10 @@ def test_output_lines_are_logged_once_in_order_per_stream(module, on_slurm, run_
     assert logged("stderr") == [f"err 100% {n}" for n in range(500)]
 
 
-def test_log_contains_job_id_and_job_directory(module, on_slurm, run_job, xcom, said, run_directories):
+def test_log_contains_job_id_and_job_directory(module, on_slurm, run_job, xcom, logged_text, run_directories):
     """Readers of the log can open the job directory, and a shell in the running job."""
     run_job(**module("pass"))
-    text = said()
+    text = logged_text()
     (directory,) = run_directories()
     job_id = xcom("slurm_job_id")
     assert f"Slurm job {job_id} (" in text
@@ -113,7 +113,7 @@ def test_slurm_usage_is_measured_by_the_job_script(module, on_slurm, run_job, de
 
 def test_template_fields_are_rendered(module, on_slurm, run_dag, defaults, tmp_path, xcom):
     """``slurm`` and ``run_dir`` are templated, as the parameters are."""
-    job = module(SAYS_ARGUMENTS)
+    job = module(PRINTS_ARGUMENTS)
     asked = {"partition": "{{ params.where }}", "timeout_min": "{{ params.minutes }}", "comment": "{{ dag.dag_id }}"}
     with DAG("one_job", schedule=None, params={"where": "tiny", "minutes": 7}) as dag:
         SlurmModuleOperator(
@@ -157,7 +157,7 @@ def test_xcom_can_be_a_parameter_and_a_slurm_option(module, on_slurm, run_dag, d
 
 def test_equal_task_ids_in_two_dags_get_separate_jobs(module, on_slurm, run_job):
     """Neither takes the other's result, though both are called job and share the folder of job directories."""
-    job = module(SAYS_ARGUMENTS)
+    job = module(PRINTS_ARGUMENTS)
     results = [run_job(dag_id, parameters_and_flags={"for": dag_id}, **job).results["job"] for dag_id in ("a", "b")]
     assert results == ["--for a", "--for b"]
     names = [seen.name for seen in on_slurm.jobs() if seen.name.startswith(("a.job-", "b.job-"))]
@@ -193,11 +193,11 @@ def test_slurm_options_precedence_task_default_args_connection(
     assert len(list((tmp_path / "runs" / "of-the-connection").glob("places/*/*"))) == 3
 
 
-def test_deferrable_defaults_to_default_deferrable(module, on_slurm, run_job, monkeypatch, said):
+def test_deferrable_defaults_to_default_deferrable(module, on_slurm, run_job, monkeypatch, logged_text):
     """operators.default_deferrable holds for this operator as for all others."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
     assert run_job(**module("pass")).state == "success"
-    assert "running trigger in line" in said()
+    assert "running trigger in line" in logged_text()
 
 
 def test_wait_for_completion_false_returns_the_job_id(module, on_slurm, run_job, tmp_path):

@@ -27,11 +27,13 @@ def tries(monkeypatch):
     return counted
 
 
-def test_failing_job_fails_the_task_and_logs_stderr(module, on_slurm, run_job, deferrable, said, run_directories):
+def test_failing_job_fails_the_task_and_logs_stderr(
+    module, on_slurm, run_job, deferrable, logged_text, run_directories
+):
     """The error's name, exit code, node, the end of stderr, and where the files are: all in the task's log."""
     job = module("import sys; sys.exit('no such [file]: data.npz')")
     assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
-    text = said()
+    text = logged_text()
     for words in ("SlurmJobFailed", "exit code 1", " on n", "no such [file]: data.npz", str(run_directories()[0])):
         assert words in text
 
@@ -62,18 +64,18 @@ def test_skip_on_exit_code_ignores_exit_code_of_setup(module, on_slurm, run_job)
     assert run_job(slurm={"setup": ["exit 99"]}, skip_on_exit_code=99, **job).states["job"] == "failed"
 
 
-def test_result_invalid_as_xcom_fails_with_the_reason(module, on_slurm, run_job, deferrable, said):
+def test_result_invalid_as_xcom_fails_with_the_reason(module, on_slurm, run_job, deferrable, logged_text):
     """Airflow's own error would come later and without the reason."""
     job = module("import json, os; json.dump(2**70, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
-    assert "Airflow cannot store its result" in said()
+    assert "Airflow cannot store its result" in logged_text()
 
 
-def test_submission_rejected_by_slurm_fails_without_retry(module, on_slurm, run_job, said, tries):
+def test_submission_rejected_by_slurm_fails_without_retry(module, on_slurm, run_job, logged_text, tries):
     """A partition that is not there will not be there at the next try."""
     assert run_job(slurm={"partition": "nowhere"}, **AGAIN, **module("pass")).states["job"] == "failed"
     assert tries == [1]
-    assert "invalid partition specified: nowhere" in said()
+    assert "invalid partition specified: nowhere" in logged_text()
 
 
 @pytest.mark.parametrize(
@@ -85,12 +87,12 @@ def test_submission_rejected_by_slurm_fails_without_retry(module, on_slurm, run_
         ({"module": "{{ 'not a module' }}"}, "got 'not a module'"),
     ],
 )
-def test_invalid_rendered_value_fails_without_retry(module, on_slurm, run_job, said, tries, arguments, words):
+def test_invalid_rendered_value_fails_without_retry(module, on_slurm, run_job, logged_text, tries, arguments, words):
     """It would be as bad the next time; and nothing is submitted."""
     before = len(on_slurm.jobs())
     assert run_job(**AGAIN, **module("pass") | arguments).states["job"] == "failed"
     assert tries == [1]
-    assert words in said()
+    assert words in logged_text()
     assert len(on_slurm.jobs()) == before
 
 
@@ -100,29 +102,29 @@ def test_run_dir_invalid_in_job_script_raises_at_parse_time(run_job, module, tmp
         run_job(run_dir=f"{tmp_path}/ru\nns", **module("pass"))
 
 
-def test_unsatisfiable_job_is_cancelled_without_retry(module, on_slurm, run_job, deferrable, said, tries, xcom):
+def test_unsatisfiable_job_is_cancelled_without_retry(module, on_slurm, run_job, deferrable, logged_text, tries, xcom):
     """More nodes than the partition allows: the reason is in the log at once, not a job in the queue for ever."""
     result = run_job(deferrable=deferrable, slurm={"partition": "tiny", "nodes": 2}, **AGAIN, **module("pass"))
     assert result.states["job"] == "failed"
     assert tries == [1]
     # Slurm gives one of two reasons: PartitionNodeLimit or PartitionConfig.
-    assert "than the partition has or allows" in said()
+    assert "than the partition has or allows" in logged_text()
     on_slurm.wait_for(xcom("slurm_job_id"), "CANCELLED", "FAILED")
 
 
-def test_cluster_auto_without_sbatch_runs_locally_and_logs_it(module, no_slurm, run_job, deferrable, said, xcom):
+def test_cluster_auto_without_sbatch_runs_locally_and_logs_it(module, no_slurm, run_job, deferrable, logged_text, xcom):
     """cluster='auto' is the same job script in the same kind of job directory, on this machine."""
     job = module("import os; print('SLURM_JOB_ID' in os.environ)")
     assert run_job(deferrable=deferrable, **job).results["job"] == "False"
-    assert "Running the job on this machine: sbatch not found (cluster='auto')" in said()
+    assert "Running the job on this machine: sbatch not found (cluster='auto')" in logged_text()
     assert xcom("slurm_job_id").startswith("local-")
     assert xcom("slurm_usage")["elapsed"] > 0
 
 
-def test_cluster_slurm_without_sbatch_fails(module, no_slurm, run_job, said, run_directories):
+def test_cluster_slurm_without_sbatch_fails(module, no_slurm, run_job, logged_text, run_directories):
     """cluster='slurm' without Slurm's commands runs nothing, and the error contains the fix."""
     assert run_job(cluster="slurm", **module("print('it ran')")).states["job"] == "failed"
-    text = said()
+    text = logged_text()
     assert "sbatch, squeue, scancel not found on this machine's PATH" in text
     assert "cluster='local'" in text
     assert run_directories() == []

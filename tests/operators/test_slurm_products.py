@@ -188,7 +188,7 @@ REMOUNT = "subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)"
     ids=["full", "read-only"],
 )
 def test_collect_file_system_error_is_left_to_the_next_try(
-    module, on_slurm, run_job, deferrable, small_disk, tmp_path, said, run_directories, cluster, command, reason
+    module, on_slurm, run_job, deferrable, small_disk, tmp_path, logged_text, run_directories, cluster, command, reason
 ):
     """The job has succeeded, so it does not run once more. The error names the path and the reason."""
 
@@ -206,7 +206,7 @@ def test_collect_file_system_error_is_left_to_the_next_try(
     assert (small_disk / "out.txt").read_text() == "whole"
     assert sorted(os.listdir(small_disk / ".sewer")) == [".gitignore", "out.txt.json"]
     assert len(run_directories()) == 1
-    text = said()
+    text = logged_text()
     assert f"product '{small_disk}/out.txt': it was produced, but" in text
     assert f"{small_disk}/.sewer/" in text
     assert reason in text

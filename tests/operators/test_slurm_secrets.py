@@ -11,7 +11,16 @@ SECRET = "open-sesame-of-slurm-4711"
 
 
 def test_secret_env_reaches_only_the_module(
-    module, on_slurm, run_job, deferrable, connection, caplog, said, everything_kept, run_directories, monkeypatch
+    module,
+    on_slurm,
+    run_job,
+    deferrable,
+    connection,
+    caplog,
+    logged_text,
+    everything_kept,
+    run_directories,
+    monkeypatch,
 ):
     """It is masked in the log, also where a long line is cut, and is in no file, trigger, event, XCom or argv."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
@@ -28,7 +37,7 @@ def test_secret_env_reaches_only_the_module(
     assert run_job(deferrable=deferrable, **key, **job).states["job"] == "failed"
     logged = "".join(r.getMessage() for r in caplog.records if r.name == "airflow.task.module.stdout")
     assert logged == "x" * (64 * 1024 - 6) + "***!"
-    text = said()
+    text = logged_text()
     assert "bad key: ***" in text
     assert SECRET not in text
     assert SECRET not in everything_kept()
@@ -42,7 +51,7 @@ def test_secret_env_reaches_only_the_module(
 
 @pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter", "argument"])
 def test_slurm_operator_masks_secrets_in_logs_and_database(
-    source, module, no_slurm, run_job, connection, said, everything_kept, monkeypatch, deferrable
+    source, module, no_slurm, run_job, connection, logged_text, everything_kept, monkeypatch, deferrable
 ):
     """Wherever it comes from, it is in no log, no XCom, no error, no trigger and no row of Airflow's database."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
@@ -69,7 +78,7 @@ def test_slurm_operator_masks_secrets_in_logs_and_database(
     assert result.states["job"] == "success"
     assert "***" in result.results["job"]
     assert SECRET not in result.results["job"]
-    text = said()
+    text = logged_text()
     assert "seen" in text
     assert SECRET not in text
     assert bool(kept) == deferrable
@@ -79,13 +88,13 @@ def test_slurm_operator_masks_secrets_in_logs_and_database(
 
 
 def test_slurm_operator_masks_the_tail_of_stderr_in_its_event(
-    module, no_slurm, run_job, said, everything_kept, deferrable
+    module, no_slurm, run_job, logged_text, everything_kept, deferrable
 ):
     """Airflow keeps the event of a trigger in its database, in clear."""
     job = module("import os, sys; sys.exit('bad password: ' + repr(os.environ['MY_PASSWORD']))")
     job["env"] |= {"MY_PASSWORD": 'pa"ss\\wörd'}
     assert run_job("masks_the_tail", deferrable=deferrable, **job).states["job"] == "failed"
-    text = said()
+    text = logged_text()
     assert "bad password: '***'" in text
     assert "wörd" not in text
     assert "wörd" not in everything_kept()
@@ -146,7 +155,7 @@ def test_inherit_env_true_passes_variables_a_job_script_can_set(module, on_slurm
     assert run_job(inherit_env=True, **job).results["job"] == "wanted None"
 
 
-def test_connection_in_database_is_read_by_worker_and_trigger(module, no_slurm, run_job, deferrable, said):
+def test_connection_in_database_is_read_by_worker_and_trigger(module, no_slurm, run_job, deferrable, logged_text):
     """Under `airflow dags test` as well, where Airflow does not let triggers ask for it in the usual way."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
@@ -160,4 +169,4 @@ def test_connection_in_database_is_read_by_worker_and_trigger(module, no_slurm, 
     finally:
         with create_session() as session:
             session.delete(stored)
-    assert "the token is ***" in said()
+    assert "the token is ***" in logged_text()

@@ -342,13 +342,13 @@ def test_operator_resolves_xcom_in_every_text_field(field, operator, as_job, loc
 
 
 @pytest.mark.parametrize("given", ["{{ 'job' }}", None, 3])
-def test_operator_does_not_render_module_from_xcom(given, operator, as_job, local, run_dag, said):
+def test_operator_does_not_render_module_from_xcom(given, operator, as_job, local, run_dag, logged_text):
     """It is a plain name and not rendered."""
     job = as_job if operator is SlurmModuleOperator else local
     with DAG("named_wrongly", schedule=None) as dag:
         operator(task_id="job", **{**job, "module": leave(given)})
     assert run_dag(dag).states["job"] == "failed"
-    text = said()
+    text = logged_text()
     shown = {
         None: "a task must have either a module or a function, got neither",
         3: "module must be a dotted name such as",

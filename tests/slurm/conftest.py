@@ -89,7 +89,7 @@ class Followed:
         self.slurm = slurm
         self.run = JobRunner(planned, self._take, self._note, clusters=clusters(patience) if patience else None)
         self.pieces: list[tuple[Stream, str]] = []
-        self.said: list[str] = []
+        self.logged: list[str] = []
         self.value: Any = None
         self.error: BaseException | None = None
         self.ending: JobResult | None = None
@@ -120,31 +120,31 @@ class Followed:
             path = Path(self.directory.stdout)
             return path.exists() and path.read_text().splitlines().count(line) >= times
 
-        until(has_written, lambda: f"{line!r} of {self.job}; {self.said}")
+        until(has_written, lambda: f"{line!r} of {self.job}; {self.logged}")
 
     def expect_start(self, *, runs: int = 1) -> None:
         """Wait until the module runs and has printed its first lines."""
         self.expect_line(f"line {LINES - 1}", runs)
 
-    def expect_said(self, *parts: str) -> str:
+    def expect_logged(self, *parts: str) -> str:
         """Wait until a line with these parts was logged, and return it."""
         found: list[str] = []
 
         def is_logged() -> bool:
-            found[:] = [line for line in list(self.said) if all(part in line for part in parts)]
+            found[:] = [line for line in list(self.logged) if all(part in line for part in parts)]
             return bool(found)
 
-        until(is_logged, lambda: f"{parts} in {self.said}")
+        until(is_logged, lambda: f"{parts} in {self.logged}")
         return found[0]
 
-    def tell(self, name: str) -> None:
+    def create_file(self, name: str) -> None:
         """Create the file that a module waits for."""
         Path(self.directory.path, name).touch()
 
     def end(self, timeout: float = 3 * PATIENCE) -> None:
         """Wait for the end, and assert that there was one job and that no process of it is left."""
         self._thread.join(timeout)
-        assert not self._thread.is_alive(), f"it does not end; it has logged {self.said}"
+        assert not self._thread.is_alive(), f"it does not end; it has logged {self.logged}"
         if self.slurm is not None:
             until(lambda: not self._left(), lambda: f"the end of {self._left()}")
             seen = self.slurm.jobs(self.job.ref.name)
@@ -165,7 +165,7 @@ class Followed:
         :param runs: how often the module has begun.
         """
         self.end(timeout)
-        assert type(self.error) is kind, (self.error, self.value, self.said)
+        assert type(self.error) is kind, (self.error, self.value, self.logged)
         message = str(self.error)
         for part in (f"Slurm job {self.id} ({self.job.ref.name})", *parts, f"Its files are in {self.directory.path}"):
             assert part in message, message
@@ -205,7 +205,7 @@ class Followed:
         self.pieces += [(stream, piece) for piece in pieces]
 
     def _note(self, line: str) -> None:
-        self.said.append(line)
+        self.logged.append(line)
 
     def _to_its_end(self) -> None:
         try:

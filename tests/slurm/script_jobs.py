@@ -66,11 +66,11 @@ class ScriptJob:
     def state(self) -> str:
         return self.cluster.poll([self.ref])[self.ref].state
 
-    def says(self, word: str, timeout: float = PATIENCE) -> None:
+    def expect_output(self, word: str, timeout: float = PATIENCE) -> None:
         """Wait until a word is in its output."""
         wait_until(lambda: word in self.stdout, f"{word!r} of {self.ref}", timeout)
 
-    def tell(self, name: str) -> None:
+    def create_file(self, name: str) -> None:
         """Create a file in its job directory, for a module that waits for it."""
         Path(self.directory.path, name).touch()
 

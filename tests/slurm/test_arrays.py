@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from tests.slurm_cluster.cluster import SlurmCluster
 
 #: Prints its instance, and whether it has a secret.
-SAYS_WHO = """
+PRINTS_ID = """
     import re
     say("token " + os.environ.get("TOKEN", "none"))
     say(re.search("map-([0-9]+)", run_dir).group(1))
 """
-UNTIL_GO = f"\n    wait_for('go'){SAYS_WHO}"
+UNTIL_GO = f"\n    wait_for('go'){PRINTS_ID}"
 
 
 def instances(planned: JobSpec, count: int, *, expected: int | None = None, **slurm: Any) -> list[JobSpec]:
@@ -64,13 +64,13 @@ def register(planned: list[JobSpec]) -> None:
 def go(*runs: Followed) -> None:
     """Let modules go on that wait for it."""
     for run in runs:
-        run.tell("go")
+        run.create_file("go")
 
 
 def ends(run: Followed) -> Any:
     """Wait until an element is at its end, with a complete log; return its result or raise its error."""
     run._thread.join(120)
-    assert not run._thread.is_alive(), run.said
+    assert not run._thread.is_alive(), run.logged
     if run.error is not None:
         raise run.error
     run.has_whole_log()
@@ -84,7 +84,7 @@ def test_array_submits_all_instances_with_one_sbatch(plan, jobs, slurm):
     """Each has its own element, job directory, log, secret and result."""
     slurm.put_in_front("sbatch")
     slurm.put_in_front("squeue")
-    planned = plan(SAYS_WHO)
+    planned = plan(PRINTS_ID)
     runs = []
     for each in instances(planned, 5):
         settings = each.task.settings
@@ -132,7 +132,7 @@ def test_collect_element_on_full_disk_is_left_to_next_try(jobs, slurm, small_dis
 def test_array_options_that_differ_form_separate_arrays(plan, jobs, slurm):
     """An array has one set of parameters; parameters inside the scripts of the elements may differ."""
     slurm.put_in_front("sbatch")
-    planned = instances(plan(SAYS_WHO), 4)
+    planned = instances(plan(PRINTS_ID), 4)
     asks = [{"cpus_per_task": 1}, {"cpus_per_task": 2}, {"cpus_per_task": 1, "setup": ["echo set up"]}, {}]
     runs = [
         jobs.follow(each._replace(slurm=each.slurm._replace(slurm=slurm)))
@@ -146,7 +146,7 @@ def test_array_options_that_differ_form_separate_arrays(plan, jobs, slurm):
 def test_array_wait_elapsed_submits_registered_members(plan, jobs, slurm):
     """When no new member has registered for array_wait, the registered ones are submitted; the rest follows."""
     slurm.put_in_front("sbatch")
-    planned = instances(plan(SAYS_WHO), 3, array_wait=1.0)
+    planned = instances(plan(PRINTS_ID), 3, array_wait=1.0)
     early = [jobs.follow(each) for each in planned[:2]]
     assert [ends(run) for run in early] == ["0", "1"]
     assert ends(jobs.follow(planned[2])) == "2"
@@ -156,7 +156,7 @@ def test_array_wait_elapsed_submits_registered_members(plan, jobs, slurm):
 
 def test_array_on_local_backend_runs_separate_jobs(plan, tmp_path):
     """There are no arrays on this machine alone."""
-    planned = Jobs(tmp_path / "here", None).plan(SAYS_WHO, cluster="local")
+    planned = Jobs(tmp_path / "here", None).plan(PRINTS_ID, cluster="local")
     runs = [Followed(None, each) for each in instances(planned, 2)]
     assert [run.succeeds() for run in runs] == ["0", "1"]
     assert arrays(planned) == {}
@@ -165,7 +165,7 @@ def test_array_on_local_backend_runs_separate_jobs(plan, tmp_path):
 def test_array_rejected_by_slurm_fails_each_member(plan, jobs, slurm):
     """One sbatch is enough to know it."""
     slurm.put_in_front("sbatch")
-    runs = [jobs.follow(each) for each in instances(plan(SAYS_WHO), 2, slurm={"partition": "nowhere"})]
+    runs = [jobs.follow(each) for each in instances(plan(PRINTS_ID), 2, slurm={"partition": "nowhere"})]
     for run in runs:
         with pytest.raises(SlurmSubmissionRejected, match="invalid partition"):
             ends(run)
@@ -183,7 +183,7 @@ def test_array_is_split_by_max_array_size_and_submit_limits(make_slurm, talk_to,
     slurm.command("sacctmgr", "-i", "add", "account", "lab")
     slurm.command("sacctmgr", "-i", "add", "user", os.environ.get("USER", "root"), "account=lab", "MaxSubmitJobs=3")
     jobs = Jobs(tmp_path / "jobs", slurm)
-    planned = instances(jobs.plan(SAYS_WHO), 8, slurm={"account": "lab"})
+    planned = instances(jobs.plan(PRINTS_ID), 8, slurm={"account": "lab"})
     runs = [jobs.follow(each, 10) for each in planned]
     assert [ends(run) for run in runs] == [str(index) for index in range(8)]
     numbers = [int(run.id.partition("_")[2]) for run in runs]
@@ -219,9 +219,9 @@ def test_scancel_of_one_element_keeps_the_others(plan, jobs, slurm, monkeypatch)
 
 def test_member_cancelled_while_waiting_is_left_out_of_array(plan, jobs, slurm):
     """The others are submitted without it."""
-    planned = instances(plan(SAYS_WHO), 3, expected=9, array_wait=3.0)
+    planned = instances(plan(PRINTS_ID), 3, expected=9, array_wait=3.0)
     runs = [jobs.follow(each) for each in planned]
-    runs[1].expect_said("waiting for its array")
+    runs[1].expect_logged("waiting for its array")
     runs[1].run.cancel()
     with pytest.raises(SlurmCancelled):
         ends(runs[1])
@@ -234,7 +234,7 @@ def test_element_requeued_by_slurm_is_monitored_to_its_second_end(plan, jobs, sl
     runs = [jobs.follow(each) for each in instances(plan(UNTIL_GO), 2, requeue=True)]
     runs[0].expect_start()
     slurm.requeue(runs[0].id)
-    runs[0].expect_said("restarted once")
+    runs[0].expect_logged("restarted once")
     go(*runs)
     assert ends(runs[1]) == "1"
     runs[0]._thread.join(120)
@@ -246,7 +246,7 @@ def test_element_requeued_by_slurm_is_monitored_to_its_second_end(plan, jobs, sl
 def test_failed_element_is_retried_alone(plan, jobs, slurm):
     """Its next attempt is in an array of its own, and the results of the others stay."""
     slurm.put_in_front("sbatch")
-    source = f"{SAYS_WHO}\n    sys.exit('map-1/1' in run_dir)"
+    source = f"{PRINTS_ID}\n    sys.exit('map-1/1' in run_dir)"
     planned = instances(plan(source), 3)
     runs = [jobs.follow(each) for each in planned]
     assert [ends(run) for run in (runs[0], runs[2])] == ["0", "2"]
@@ -271,7 +271,7 @@ def test_retry_reattaches_to_element_after_worker_killed(plan, jobs, slurm, work
         each.kill()
     runs = [jobs.follow(each) for each in planned]
     assert [run.id for run in runs] == ids
-    runs[0].expect_said("Reattaching to", ids[0])
+    runs[0].expect_logged("Reattaching to", ids[0])
     go(*runs)
     for run in runs:
         run._thread.join(120)
@@ -282,7 +282,7 @@ def test_retry_reattaches_to_element_after_worker_killed(plan, jobs, slurm, work
 def test_retry_reattaches_to_registration_after_worker_killed(plan, jobs, slurm, worker):
     """Its registration stays, and the next try waits with it."""
     slurm.put_in_front("sbatch")
-    planned = instances(plan(SAYS_WHO), 2)
+    planned = instances(plan(PRINTS_ID), 2)
     first = worker(planned[0])
     first.expect("waiting for its array")
     first.kill()
@@ -294,7 +294,7 @@ def test_retry_reattaches_to_registration_after_worker_killed(plan, jobs, slurm,
 
 def test_coordinator_failover_submits_one_array(plan, jobs, slurm, worker):
     """Killed before the array is sent or after, or frozen: once nothing can come of it any more, there is one array."""
-    killed_before, killed_after, frozen = (instances(plan(SAYS_WHO), 2) for _ in range(3))
+    killed_before, killed_after, frozen = (instances(plan(PRINTS_ID), 2) for _ in range(3))
     for planned in (killed_before, killed_after, frozen):
         register(planned[1:])
     slurm.put_in_front("squeue", "sleep 2")
@@ -303,8 +303,8 @@ def test_coordinator_failover_submits_one_array(plan, jobs, slurm, worker):
     os.kill(submitter._process.pid, signal.SIGSTOP)
     slurm.take_away("squeue")
     send = real(slurm, "sbatch")
-    for planned, what in ((killed_before, "sleep 30; exit 1"), (killed_after, f'{send} "$@"; sleep 30')):
-        slurm.put_in_front("sbatch", what)
+    for planned, command in ((killed_before, "sleep 30; exit 1"), (killed_after, f'{send} "$@"; sleep 30')):
+        slurm.put_in_front("sbatch", command)
         one = worker(planned[0])
         slurm.until(lambda: slurm.counted("sbatch"), "sbatch")
         if planned is killed_after:
@@ -325,7 +325,7 @@ def test_sbatch_timeout_with_accepted_array_is_not_repeated(plan, jobs, slurm):
     """It is found by its name."""
     send = real(slurm, "sbatch")
     slurm.put_in_front("sbatch", f'{send} "$@"; sleep 30; exit 1')
-    runs = [jobs.follow(each, 2) for each in instances(plan(SAYS_WHO), 2)]
+    runs = [jobs.follow(each, 2) for each in instances(plan(PRINTS_ID), 2)]
     assert [ends(run) for run in runs] == ["0", "1"]
     assert slurm.counted("sbatch") == 1
 

@@ -156,7 +156,7 @@ def test_removed_job_directory_of_running_job_fails(plan, jobs, slurm):
     remove(path)
     slurm.wait_for(run.id, *OVER)
     run._thread.join(120)
-    assert isinstance(run.error, SlurmError), (run.error, run.said)
+    assert isinstance(run.error, SlurmError), (run.error, run.logged)
     assert path in str(run.error)
 
 
@@ -173,7 +173,7 @@ def test_duplicate_job_name_is_cancelled_before_resubmission(plan, jobs, slurm, 
     assert slurm.job(job_id).state in OVER
     let_go(planned)
     assert second.succeeds() == "done"
-    second.expect_said("its job directory was removed")
+    second.expect_logged("its job directory was removed")
     assert seen(slurm, planned) == [job_id, second.id]
 
 

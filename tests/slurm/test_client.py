@@ -100,9 +100,9 @@ def test_poll_ignores_sacct_row_of_running_state(on_accounting):
 
 def test_poll_gives_no_status_if_sacct_exits_0_without_slurmdbd(on_accounting):
     """As where the name of its host cannot be resolved, while its container is gone."""
-    said = "getaddrinfo() failed: Name or service not known: No error, attempt number 5"
+    message = "getaddrinfo() failed: Name or service not known: No error, attempt number 5"
     lines = [
-        f"get_addr_info: {said}",
+        f"get_addr_info: {message}",
         "Sending PersistInit msg: No error",
         "DBD_GET_JOBS_COND failure: Unspecified error",
     ]

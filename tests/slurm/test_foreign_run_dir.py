@@ -277,7 +277,7 @@ def test_job_with_open_umask_leaves_readable_records(umask: str, tmp_path: Path)
 
 
 def test_member_queue_reports_malformed_registration_to_its_attempt(tmp_path: Path) -> None:
-    """The elements of an intact array are reported all the same."""
+    """The elements of an intact array are outcomes all the same."""
     folder = tmp_path / "arrays"
     member = ArrayMember(str(tmp_path / "map-1" / "1"), 1, 1, 1.0, WANTS)
     MemberQueue(str(folder)).register(member)
@@ -292,8 +292,8 @@ def test_member_queue_reports_malformed_registration_to_its_attempt(tmp_path: Pa
     assert MemberQueue(str(folder)).members() == [member]
     assert arrays.is_awaited(member.path)
     assert JobArray(str(folder / "9")).is_formed
-    told = [arrays.outcome(str(tmp_path / f"map-{number + 1}" / "1")) for number in range(1, len(STRANGE) + 1)]
-    assert [type(each) for each in told] == [UnreadableRecord] * len(STRANGE)
+    outcomes = [arrays.outcome(str(tmp_path / f"map-{number + 1}" / "1")) for number in range(1, len(STRANGE) + 1)]
+    assert [type(each) for each in outcomes] == [UnreadableRecord] * len(STRANGE)
 
 
 @pytest.mark.parametrize("name", ["members", "job", "refused"])
@@ -315,8 +315,8 @@ def test_member_queue_skips_members_of_other_folders(path: Any, tmp_path: Path) 
     (folder / "waiting").mkdir(parents=True, mode=0o700)
     path = path.format(folder=tmp_path) if isinstance(path, str) else path
     name = "-".join(str(path).split("/")[-2:])
-    said = {"path": path, "map_index": 2, "expected": 1, "array_wait": 1.0, "options": WANTS.to_data(), "format": 1}
-    (folder / "waiting" / f"{name}.json").write_text(json.dumps(said))
+    record = {"path": path, "map_index": 2, "expected": 1, "array_wait": 1.0, "options": WANTS.to_data(), "format": 1}
+    (folder / "waiting" / f"{name}.json").write_text(json.dumps(record))
     assert MemberQueue(str(folder)).members() == []
 
 
@@ -344,12 +344,12 @@ def test_local_backend_polls_other_jobs_despite_malformed_record(local_jobs: Scr
     bad.create()
     be_of_other_types(bad.start)
     good = local_jobs.start(WAIT)
-    good.says("here")
+    good.expect_output("here")
 
     seen = LocalBackend().poll([JobRef("local-0", "bad", bad.path), good.ref])
 
     assert seen[good.ref].state == "RUNNING"
-    good.tell("go")
+    good.create_file("go")
     assert good.record().is_success
 
 

@@ -84,7 +84,7 @@ def test_exit_record_of_cancelled_module_is_not_success(cluster_jobs: ScriptJobs
         time.sleep(4711)
     """
     job = cluster_jobs.start(source)
-    job.says("here")
+    job.expect_output("here")
 
     slurm.command("scancel", job.ref.id)
 
@@ -103,7 +103,7 @@ def test_exit_record_of_killed_module_has_128_plus_signal(cluster_jobs: ScriptJo
 def test_claim_lets_one_of_two_jobs_run_the_module(cluster_jobs: ScriptJobs) -> None:
     """Should Slurm have two jobs of one attempt, one runs the module, the other ends and touches no record."""
     job = cluster_jobs.start(WAIT)
-    job.says("here")
+    job.expect_output("here")
     claimed, started = job.directory.read_claim(), Path(job.directory.start).read_bytes()
 
     second = cluster_jobs.again(job.directory, job.ref.name)
@@ -112,7 +112,7 @@ def test_claim_lets_one_of_two_jobs_run_the_module(cluster_jobs: ScriptJobs) -> 
     assert f"job {claimed} runs this attempt; job {second.ref.id} ends" in job.stderr
     assert (job.directory.read_claim(), job.directory.read_exit()) == (job.ref.id, None)
     assert Path(job.directory.start).read_bytes() == started
-    job.tell("go")
+    job.create_file("go")
     assert job.record().is_success
     assert job.stdout == "here\n"
 
@@ -153,7 +153,7 @@ def test_job_cancelled_before_start_runs_nothing(cluster_jobs: ScriptJobs, slurm
 def test_job_directory_cancel_ends_job_without_slurm(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A running job sees that it is cancelled without Slurm, and ends all it has started, deaf as it may be."""
     job = cluster_jobs.start(DEAF_TREE)
-    job.says("all here")
+    job.expect_output("all here")
     slurm.stop_daemon("slurmctld")
     assert len(left_of(job.ref.name)) == 3
 
@@ -167,7 +167,7 @@ def test_job_directory_cancel_ends_job_without_slurm(cluster_jobs: ScriptJobs, s
 def test_outdated_run_of_requeued_job_records_nothing(cluster_jobs: ScriptJobs) -> None:
     """A node that Slurm gave up may still be alive; when the job has begun once more, its run there ends itself."""
     job = cluster_jobs.start(DEAF_TREE)
-    job.says("all here")
+    job.expect_output("all here")
     begun = Path(job.directory.start)
 
     begun.write_text(begun.read_text().replace('"restart": 0', '"restart": 1'))

@@ -53,7 +53,7 @@ def test_missing_interpreter_module_or_workdir_is_named(jobs) -> None:
     no_module = jobs.start("", module="no_such_module")
     no_main = jobs.start("", module="json")
     no_workdir = jobs.start("", workdir="/no/such/folder")
-    for job, what in (
+    for job, message in (
         (no_python, "could not start its interpreter (exit code 127)"),
         (no_module, "found no module to run as 'no_such_module' (No module named no_such_module)"),
         (no_main, "ran package 'json', which has no __main__.py"),
@@ -61,7 +61,7 @@ def test_missing_interpreter_module_or_workdir_is_named(jobs) -> None:
     ):
         job.end()
         assert type(job.error) is errors.SlurmJobFailed
-        assert what in str(job.error)
+        assert message in str(job.error)
         assert "?." not in str(job.error)
         assert "The last lines of stderr" in str(job.error)
 
@@ -73,12 +73,12 @@ def test_scancel_by_user_raises_slurm_cancelled(any_jobs) -> None:
     waiting = any_jobs.start("", slurm={"additional_parameters": {"hold": True}})
     running.expect_start()
     requeued.expect_start()
-    waiting.expect_said("is PENDING")
+    waiting.expect_logged("is PENDING")
     any_jobs.slurm.command("scancel", running.id, requeued.id, waiting.id)
-    said = ("was cancelled", "a user called scancel")
-    assert running.fails(errors.SlurmCancelled, *said).state == "CANCELLED"
-    assert requeued.fails(errors.SlurmCancelled, *said).state == "CANCELLED"
-    assert waiting.fails(errors.SlurmCancelled, *said, "It wrote nothing", runs=0).node is None
+    logged = ("was cancelled", "a user called scancel")
+    assert running.fails(errors.SlurmCancelled, *logged).state == "CANCELLED"
+    assert requeued.fails(errors.SlurmCancelled, *logged).state == "CANCELLED"
+    assert waiting.fails(errors.SlurmCancelled, *logged, "It wrote nothing", runs=0).node is None
 
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
@@ -175,22 +175,22 @@ def test_killed_script_fails_without_exit_record(any_jobs) -> None:
 def ended(job) -> str:
     """Wait for a launch failure and return its first line."""
     job._thread.join(120)
-    assert type(job.error) is errors.SlurmLaunchFailure, (job.error, job.said)
+    assert type(job.error) is errors.SlurmLaunchFailure, (job.error, job.logged)
     assert job.error.exit_code is None
     return str(job.error).partition("\n")[0]
 
 
 def test_script_exit_codes_without_record_raise_launch_failure(any_jobs) -> None:
     """As where the job directory is not shared with the nodes, so that no record can appear here."""
-    told = {
+    messages = {
         72: "could not enter its working directory",
         73: "could not write into its run directory",
         74: "found no readable files in its job directory",
         75: "found its run directory taken by another job, or cancelled",
     }
-    started = {code: any_jobs.start("", slurm={"setup": ["builtin trap - EXIT", f"exit {code}"]}) for code in told}
+    started = {code: any_jobs.start("", slurm={"setup": ["builtin trap - EXIT", f"exit {code}"]}) for code in messages}
     for code, job in started.items():
-        assert told[code] in ended(job)
+        assert messages[code] in ended(job)
     for code in (73, 74):
         assert started[code].directory.path in ended(started[code])
         assert "shared with the nodes" in ended(started[code])
@@ -203,7 +203,7 @@ def test_job_directory_removed_while_pending_is_named(jobs) -> None:
     element_gone, element_incomplete = (jobs.follow(instances(jobs.plan("", **hold), 1)[0]) for _ in range(2))
     every = (gone, emptied, incomplete, element_gone, element_incomplete)
     for job in every:
-        job.expect_said("is PENDING")
+        job.expect_logged("is PENDING")
     for job in (gone, emptied, element_gone):
         os.rename(job.directory.path, f"{job.directory.path}.gone")
     os.mkdir(emptied.directory.path)
@@ -229,7 +229,7 @@ def test_job_cancelled_before_its_script_names_causes(make_slurm, talk_to, jobs_
         version_file.write_text(f"slurm {version}\n")
         job = jobs.start("")
         job._thread.join(120)
-        assert type(job.error) is errors.SlurmCancelled, (job.error, job.said)
+        assert type(job.error) is errors.SlurmCancelled, (job.error, job.logged)
         first = str(job.error).partition("\n")[0]
         assert "was cancelled before its script began" in first
         assert "the prolog of the node failed" in first
@@ -256,7 +256,7 @@ def test_over_memory_kill_raises_slurm_out_of_memory(make_slurm, talk_to, jobs_o
     started.append(jobs.follow(instances(jobs.plan(EATS, slurm={"mem_gb": 0.1}), 1)[0]))
     for job in started:
         job._thread.join(120)
-        assert type(job.error) is errors.SlurmOutOfMemory, (job.error, job.said)
+        assert type(job.error) is errors.SlurmOutOfMemory, (job.error, job.logged)
         assert "ran out of memory on n1: request more with slurm={'mem_gb'" in str(job.error)
 
 
@@ -275,7 +275,7 @@ def test_job_larger_than_its_node_is_unsatisfiable(jobs) -> None:
     """Slurm 22.05 and 25.11 let it wait for PartitionConfig, and 24.11 refuses it."""
     job = jobs.start("", slurm={"cpus_per_task": 999})
     job._thread.join(120)
-    assert type(job.error) in {errors.SlurmUnsatisfiable, errors.SlurmSubmissionRejected}, (job.error, job.said)
+    assert type(job.error) in {errors.SlurmUnsatisfiable, errors.SlurmSubmissionRejected}, (job.error, job.logged)
     assert "PartitionConfig" in str(job.error) or "node configuration is not available" in str(job.error)
 
 
@@ -284,7 +284,7 @@ def test_revoked_job_of_federation_is_monitored_to_its_end(jobs) -> None:
     jobs.slurm.put_in_front("squeue", f'{real(jobs.slurm, "squeue")} "$@" | sed "s/RUNNING  /REVOKED  /"; exit 0')
     job = jobs.start("wait_for('go'); say('done')", lost_after=1.0)
     job.expect_start()
-    job.expect_said("is REVOKED")
+    job.expect_logged("is REVOKED")
     assert job.ending is None
-    job.tell("go")
+    job.create_file("go")
     assert job.succeeds() == "done"

@@ -39,7 +39,7 @@ def test_retry_submits_once_after_worker_killed_before_sbatch(plan, jobs, slurm,
     second = jobs.follow(planned)
     assert second.succeeds() == "done"
     assert seen(slurm, planned) == [second.id]
-    second.expect_said("may still be under way")
+    second.expect_logged("may still be under way")
 
 
 @pytest.mark.parametrize("moment", ["before it is heard", "after it is heard"])
@@ -66,7 +66,7 @@ def test_retry_reattaches_after_worker_killed_post_sbatch(plan, jobs, slurm, wor
     job_id = first.expect("begun").split()[1]
     first.kill()
     second = jobs.follow(planned)
-    second.expect_said("Reattaching to", job_id)
+    second.expect_logged("Reattaching to", job_id)
     let_go(planned)
     assert second.succeeds() == "done"
     assert seen(slurm, planned) == [job_id]
@@ -146,7 +146,7 @@ def test_lost_after_restarts_when_slurm_knows_the_job_again(plan, jobs, slurm, w
     slurm.until(lambda: run.directory.read_unknown_seconds() >= 5, "a record")
     slurm.take_away()
     slurm.until(lambda: run.directory.read_unknown_seconds() == 0, "a record that is reset")
-    run.tell("go")
+    run.create_file("go")
     assert run.succeeds() == "done"
 
 

@@ -79,12 +79,12 @@ def test_resources_use_names_of_submitit(tmp_path: Path) -> None:
 
     text = written(tmp_path, resources=resources, requeue=True)
 
-    said = set(options_in(text))
-    assert said >= {
+    options = set(options_in(text))
+    assert options >= {
         "partition=gpu", "time=90", "mem=512MB", "cpus-per-task=2", "gpus-per-node=1", "nodes=2", "ntasks-per-node=3",
         r"comment='it\'s 5 %'", "nice=10", "hint=nomultithread", "requeue", "export=NONE",
     }  # fmt: skip
-    assert not {name for name in said if name.startswith(("account", "signal", "wckey", "no-requeue"))}
+    assert not {name for name in options if name.startswith(("account", "signal", "wckey", "no-requeue"))}
     assert text.index("module load x") < text.index("sewer_run /py") < text.index("# teardown\necho")
 
 
@@ -151,9 +151,9 @@ def test_invalid_variable_name_raises_invalid_task(name: str, tmp_path: Path) ->
 def test_can_set_rejects_only_variables_reserved_by_bash(name: str) -> None:
     """Each of the variables that are refused would not reach the module with its value."""
     line = f"export {name}=kept 2>/dev/null; exec /usr/bin/env"
-    said = subprocess.run(["/bin/bash", "-c", line], capture_output=True, text=True, check=False, env={}).stdout
+    output = subprocess.run(["/bin/bash", "-c", line], capture_output=True, text=True, check=False, env={}).stdout
 
-    assert f"{name}=kept" not in said.splitlines()
+    assert f"{name}=kept" not in output.splitlines()
 
 
 # --- input of the module
@@ -390,7 +390,7 @@ def test_secrets_are_in_no_command_line_script_or_log(cluster_jobs: ScriptJobs, 
     assert os.stat(directory.secrets).st_mode & 0o777 == 0o600
 
     job = cluster_jobs.again(directory, script.name)
-    job.says("here None 14")
+    job.expect_output("here None 14")
 
     seen = command_lines() + slurm.command("scontrol", "write", "batch_script", job.ref.id, "-")
     seen += slurm.command("scontrol", "show", "job", job.ref.id)
@@ -407,8 +407,8 @@ def test_secrets_are_in_no_command_line_script_or_log(cluster_jobs: ScriptJobs, 
 def test_secret_arguments_are_passed_as_variables(cluster_jobs: ScriptJobs) -> None:
     """The module gets them byte for byte; they are in no file when the job has begun, and in no variable of its own."""
     secret = 'told\'to "nobody" $HOME `id`\n\\'
-    told = "told-to"
-    arguments = ("--n", "3", "--password", secret, f"--url=redis://:{told}@host", "nor-this'\none too")
+    password = "told-to"
+    arguments = ("--n", "3", "--password", secret, f"--url=redis://:{password}@host", "nor-this'\none too")
     script = cluster_jobs.script(
         """
         import json, os, sys
@@ -437,11 +437,11 @@ def test_url_password_variables_are_removed_from_disk(cluster_jobs: ScriptJobs) 
 def test_requeued_job_keeps_claim_and_secrets(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A job that Slurm starts again keeps its claim, records the restart, has its secrets again, and forgets them."""
     job = cluster_jobs.start(WAIT, **SECRETS, requeue=True)
-    job.says("here None 14")
+    job.expect_output("here None 14")
     first = job.directory.read_start()
 
     slurm.requeue(job.ref.id)  # which Slurm does after some seconds
-    job.says("here 1 14")
+    job.expect_output("here 1 14")
 
     again = job.directory.read_start()
     assert first is not None
@@ -449,7 +449,7 @@ def test_requeued_job_keeps_claim_and_secrets(cluster_jobs: ScriptJobs, slurm: S
     assert (first.restart, again.restart) == (0, 1)
     assert job.directory.read_exit() is None
     assert job.directory.read_claim() == job.ref.id
-    job.tell("go")
+    job.create_file("go")
     record = job.record()
     assert record.is_success
     assert record.restart == 1
@@ -494,16 +494,16 @@ def test_login_environment_false_sets_user_home_shell_and_path(cluster_jobs: Scr
         print(json.dumps({name: os.environ.get(name) for name in names}))
     """
     job = cluster_jobs.start(source, env={"GIVEN": "x"}, resources={"login_environment": False, "use_srun": use_srun})
-    person = pwd.getpwuid(os.geteuid())
+    account = pwd.getpwuid(os.geteuid())
     seen = job.output()
     path = seen.pop("PATH").split(":")
     assert "/usr/bin" in path
     assert "." not in path
     assert seen == {
-        "HOME": person.pw_dir,
-        "USER": person.pw_name,
-        "LOGNAME": person.pw_name,
-        "SHELL": person.pw_shell,
+        "HOME": account.pw_dir,
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        "SHELL": account.pw_shell,
         "GIVEN": "x",
     }
 
@@ -524,7 +524,7 @@ BECOMES_A_PIPE = """
 def test_pipe_in_job_directory_does_not_block_watcher(local_jobs: ScriptJobs, name: str) -> None:
     """It still looks whether the job is to end."""
     job = local_jobs.start(BECOMES_A_PIPE + "    signal.pause()\n", name)
-    job.says("here")
+    job.expect_output("here")
 
     job.directory.write_cancelled()
 

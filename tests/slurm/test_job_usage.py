@@ -52,7 +52,7 @@ def test_max_rss_sums_all_processes_of_job(jobs: ScriptJobs) -> None:
     """Three processes hold 50 MB each at the same time, and their interpreters some more."""
     job = jobs.start(TREE)
     measured(job, 0, 150 * MB / 1024)
-    job.tell("go")
+    job.create_file("go")
     assert job.record().is_success
     assert 150 * MB < usage_of(job.directory)["max_rss"] < 300 * MB
 
@@ -62,7 +62,7 @@ def test_cpu_includes_srun_job_step(cluster_jobs: ScriptJobs, use_srun: bool) ->
     """With `use_srun`, slurmstepd starts the module, so that the times of the script do not include it."""
     job = cluster_jobs.start(COMPUTES, resources={"use_srun": use_srun})
     measured(job, 1, 100)
-    job.tell("go")
+    job.create_file("go")
     assert job.record().is_success
     usage = usage_of(job.directory)
     assert 1.0 <= usage["cpu"] <= usage["elapsed"] + 0.5
@@ -85,7 +85,7 @@ def test_usage_of_requeued_job_covers_last_run(cluster_jobs: ScriptJobs, slurm: 
     slurm.command("scontrol", "requeue", job.ref.id)
     wait_until(lambda: (start := job.directory.read_start()) and start.restart == 1, "the second run", 180)
     measured(job, 0, 1)
-    job.tell("go")
+    job.create_file("go")
     assert job.record().is_success
     usage = usage_of(job.directory)
     assert usage["max_rss"] < 300 * MB

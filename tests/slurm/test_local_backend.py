@@ -82,7 +82,7 @@ def test_local_job_survives_killed_worker(kill: str, local_jobs: ScriptJobs) -> 
     worker = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert worker.stdout is not None
     job = ScriptJob(JobRef(worker.stdout.readline().strip(), script.name, directory.path), directory, LocalBackend())
-    job.says("here")
+    job.expect_output("here")
     assert job.state == "RUNNING"
 
     if kill == "process":
@@ -98,7 +98,7 @@ def test_local_job_survives_killed_worker(kill: str, local_jobs: ScriptJobs) -> 
 
     assert job.state == "RUNNING"
     assert LocalBackend().find(script.name, job.directory.path) == job.ref.id
-    job.tell("go")
+    job.create_file("go")
     assert job.record().is_success
     wait_until(lambda: not processes_of(job), "the end of all processes")
 
@@ -107,12 +107,12 @@ def test_local_job_is_detached_from_worker(local_jobs: ScriptJobs) -> None:
     """A job belongs to no process of ours, and leaves no dead one behind that we would have to collect."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     job = local_jobs.start(WAIT)
-    job.says("here")
+    job.expect_output("here")
 
     own = script_process(job)
     assert own.pid not in {child.pid for child in psutil.Process().children(recursive=True)}
     assert os.getsid(own.pid) != os.getsid(0)
-    job.tell("go")
+    job.create_file("go")
 
     assert job.record().is_success
     wait_until(lambda: not processes_of(job), "the end of all processes")
@@ -168,7 +168,7 @@ def test_background_processes_end_with_local_job(local_jobs: ScriptJobs) -> None
 def test_cancel_ends_process_tree_from_any_process(grace: float, local_jobs: ScriptJobs) -> None:
     """Another process cancels a job: its child, and a grandchild in a session of its own that is deaf, end as well."""
     job = local_jobs.start(DEAF_TREE)
-    job.says("all here")
+    job.expect_output("all here")
     # Three shells of the script, its watcher, which starts others for a moment, and three processes of the module.
     wait_until(lambda: len(processes_of(job)) == 7, "seven processes")
 
@@ -193,7 +193,7 @@ def test_cancel_waits_for_module_that_handles_sigterm(local_jobs: ScriptJobs) ->
         time.sleep(4711)
     """
     job = local_jobs.start(source, resources={"teardown": ["echo torn down"]})
-    job.says("here")
+    job.expect_output("here")
 
     LocalBackend().cancel([job.ref], timeout=30)
 
@@ -206,7 +206,7 @@ def test_cancel_waits_for_module_that_handles_sigterm(local_jobs: ScriptJobs) ->
 def test_job_directory_cancel_ends_local_job(local_jobs: ScriptJobs) -> None:
     """A job that is cancelled in its job directory, as from another host, ends itself and all its processes."""
     job = local_jobs.start(DEAF_TREE)
-    job.says("all here")
+    job.expect_output("all here")
 
     job.directory.write_cancelled()
 
@@ -218,7 +218,7 @@ def test_job_directory_cancel_ends_local_job(local_jobs: ScriptJobs) -> None:
 def test_killed_script_of_local_job_leaves_no_process(local_jobs: ScriptJobs) -> None:
     """When the script is killed at once, the job counts as gone, and its watcher ends the rest of it."""
     job = local_jobs.start(DEAF_TREE)
-    job.says("all here")
+    job.expect_output("all here")
 
     script_process(job).kill()
     assert job.state in {"RUNNING", "COMPLETING"}
@@ -245,7 +245,7 @@ def test_cancel_of_many_jobs_ends_those_of_this_host(local_jobs: ScriptJobs) -> 
     """A job of another host is reported, and does not keep the others from their end."""
     jobs = [local_jobs.start(WAIT) for _ in range(3)]
     for job in jobs:
-        job.says("here")
+        job.expect_output("here")
     changed_start(jobs[1], node="elsewhere")
 
     reasons = LocalBackend().cancel([job.ref for job in jobs], timeout=10)
@@ -253,7 +253,7 @@ def test_cancel_of_many_jobs_ends_those_of_this_host(local_jobs: ScriptJobs) -> 
     assert list(reasons) == [jobs[1].ref]
     wait_until(lambda: not processes_of(jobs[0]) and not processes_of(jobs[2]), "the end of the others")
     assert processes_of(jobs[1])
-    jobs[1].tell("go")
+    jobs[1].create_file("go")
     wait_until(lambda: not processes_of(jobs[1]), "the end of all processes")
 
 
@@ -269,7 +269,7 @@ def changed_start(job: ScriptJob, **change: Any) -> None:
 def test_poll_and_find_return_running_local_job(local_jobs: ScriptJobs) -> None:
     """A running job is seen with its node and its start, by its id and by its name."""
     job = local_jobs.start(WAIT)
-    job.says("here")
+    job.expect_output("here")
     start = job.directory.read_start()
     assert start is not None
 
@@ -278,7 +278,7 @@ def test_poll_and_find_return_running_local_job(local_jobs: ScriptJobs) -> None:
     assert seen == {job.ref: JobStatus("RUNNING", node=os.uname().nodename, start=start.time)}
     assert job.cluster.find(job.ref.name, job.directory.path) == job.ref.id
     assert job.cluster.find(f"{job.ref.name}x", job.directory.path) is None
-    job.tell("go")
+    job.create_file("go")
     assert job.record().is_success
 
 
@@ -296,7 +296,7 @@ def test_poll_ignores_reused_pid(local_jobs: ScriptJobs) -> None:
 def test_poll_of_job_on_other_host_uses_alive_file(local_jobs: ScriptJobs) -> None:
     """A job of another machine is seen by its signs of life, and cannot be cancelled; its record counts."""
     job = local_jobs.start(WAIT)
-    job.says("here")
+    job.expect_output("here")
     changed_start(job, node="elsewhere")
 
     alive = Path(job.directory.alive)
@@ -308,7 +308,7 @@ def test_poll_of_job_on_other_host_uses_alive_file(local_jobs: ScriptJobs) -> No
     assert "runs on elsewhere" in job.cluster.cancel([job.ref], timeout=5)[job.ref]
 
     assert processes_of(job)
-    job.tell("go")
+    job.create_file("go")
     assert wait_until(job.directory.read_exit, "the record").is_success
     wait_until(lambda: job.cluster.poll([job.ref]) == {job.ref: UNKNOWN_JOB}, "the end of its signs of life")
     wait_until(lambda: not processes_of(job), "the end of all processes")
@@ -326,19 +326,19 @@ def test_poll_before_start_record_returns_pending(local_jobs: ScriptJobs) -> Non
 
     assert job.cluster.poll([job.ref])[job.ref] == JobStatus("PENDING", "Starting")
 
-    job.tell("go")
+    job.create_file("go")
     wait_until(lambda: job.state == "FAILED", "the end")
 
 
 def test_claim_lets_one_of_two_local_jobs_run(local_jobs: ScriptJobs) -> None:
     """A second process for the same attempt ends at once; the first one goes on."""
     job = local_jobs.start(WAIT)
-    job.says("here")
+    job.expect_output("here")
 
     second = local_jobs.again(job.directory, job.ref.name)
     wait_until(lambda: second.state == "FAILED", "the end of the second one")
 
     assert job.state == "RUNNING"
-    job.tell("go")
+    job.create_file("go")
     assert job.record().is_success
     assert job.stdout == "here\n"

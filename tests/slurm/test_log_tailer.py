@@ -85,19 +85,19 @@ def test_pump_forwards_each_byte_once_across_processes(steps: Any, chunk: int, m
         log = Log(Path(folder, "run"))
         written = dict.fromkeys(Stream, b"")
         reader = log.reader(secrets)
-        for data, stream, what in steps:
+        for data, stream, action in steps:
             log.write(data, stream)
             written[stream] += data
-            if what == "away":
+            if action == "away":
                 os.rename(log.directory.path, f"{folder}/elsewhere")
                 Path(log.directory.path).touch()  # a path below it cannot be opened, as with an unreachable server
                 reader = log.reader(secrets)
                 assert not reader.pump()
                 os.unlink(log.directory.path)
                 os.rename(f"{folder}/elsewhere", log.directory.path)
-            if "look" in what:
+            if "look" in action:
                 reader.pump()
-            if "replace" in what:
+            if "replace" in action:
                 reader = log.reader(secrets)
         reader.finish()
 

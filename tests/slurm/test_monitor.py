@@ -41,7 +41,7 @@ def test_poll_monitors_requeued_job_to_its_second_end(any_jobs) -> None:
     slurm.node_down("n2")
     slurm.submit("true", "--exclusive", "--nodelist=n3")
     for job in (by_hand, by_node, by_other):
-        job.expect_said("restarted once")
+        job.expect_logged("restarted once")
     slurm.node_up("n2")
     for job in (by_hand, by_node, by_other):
         job.end()
@@ -54,7 +54,7 @@ def test_requeue_false_prevents_requeue(jobs) -> None:
     job = jobs.start("wait_for('enough')")
     job.expect_start()
     assert jobs.slurm.command("scontrol", "requeue", job.id, check=False) == ""
-    job.tell("enough")
+    job.create_file("enough")
     job.succeeds()
     assert jobs.slurm.job(job.id).restarts == 0
 
@@ -73,9 +73,9 @@ def test_suspended_job_is_still_running(jobs) -> None:
     job = jobs.start("wait_for('enough')")
     job.expect_start()
     jobs.slurm.suspend(job.id)
-    job.expect_said("is SUSPENDED")
+    job.expect_logged("is SUSPENDED")
     jobs.slurm.resume(job.id)
-    job.tell("enough")
+    job.create_file("enough")
     job.succeeds()
 
 
@@ -93,8 +93,8 @@ def test_forgotten_job_is_resolved_by_exit_record_or_accounting(make_slurm, talk
     for job in (succeeds, fails, is_killed):
         job.expect_start()
     (slurm.folder / "closed").touch()
-    succeeds.tell("enough")
-    fails.tell("enough")
+    succeeds.create_file("enough")
+    fails.create_file("enough")
     os.kill(is_killed.directory.read_start().pid, signal.SIGKILL)
     slurm.until(lambda: not slurm.command("squeue", "-h", "-t", "all"), "a controller that has forgotten all")
     (slurm.folder / "closed").unlink()
@@ -112,7 +112,7 @@ def test_cancelled_and_forgotten_job_ends_despite_requeue(make_slurm, talk_to, j
     slurm = talk_to(make_slurm(nodes=1, min_job_age=2))
     job = jobs_on(slurm).start("wait_for('the end of days')", requeue=True)
     job.expect_start()
-    job.expect_said("is RUNNING")
+    job.expect_logged("is RUNNING")
     slurm.put_in_front("squeue", f"while [ -e {slurm.folder}/closed ]; do sleep 0.1; done")
     (slurm.folder / "closed").touch()
     slurm.command("scancel", job.id)
@@ -127,7 +127,7 @@ def test_cancelled_and_forgotten_job_ends_despite_requeue(make_slurm, talk_to, j
 def test_poll_waits_for_late_exit_record(jobs) -> None:
     """Until then Slurm reports COMPLETED, which is not a success; with the record it is one."""
     job = jobs.start(HIDES_ITS_RECORD)
-    job.expect_said("is COMPLETED")
+    job.expect_logged("is COMPLETED")
     assert job.ending is None
     os.rename(f"{job.directory.path}/elsewhere", job.directory.exit)
     assert job.succeeds() == "42"
@@ -190,7 +190,7 @@ def test_unreadable_or_foreign_exit_record_is_not_success(jobs) -> None:
         job.expect_start()
     for way, job in followed.items():
         freeze(job)
-        job.tell("enough")
+        job.create_file("enough")
         until(JobDirectory(job.directory.path).read_exit, lambda: "a record")
         spoil(job, way)
         thaw(job)
@@ -199,8 +199,8 @@ def test_unreadable_or_foreign_exit_record_is_not_success(jobs) -> None:
             job.fails(errors.UnreadableRecord, "has ended, and may have succeeded, but")
         else:
             job.fails(errors.SlurmJobLost, "Slurm reports COMPLETED, but there is no exit record")
-        told = [line for line in job.said if "Cannot read the exit record" in line]
-        assert len(told) == (way in ways[:2]), job.said
+        reported = [line for line in job.logged if "Cannot read the exit record" in line]
+        assert len(reported) == (way in ways[:2]), job.logged
 
 
 def freeze(job) -> None:
@@ -239,9 +239,9 @@ def test_failed_exit_record_ends_wait_without_slurm(jobs, monkeypatch) -> None:
     """A controller that is away for long does not hold up a failure that the job has recorded."""
     monkeypatch.setattr(monitor, "_REASON_GRACE", 1.0)
     job = jobs.start("wait_for('enough'); sys.exit(3)")
-    job.expect_said("is RUNNING")
+    job.expect_logged("is RUNNING")
     jobs.slurm.put_in_front("squeue", "echo 'it is away' >&2; exit 1")
-    job.tell("enough")
+    job.create_file("enough")
     job.fails(errors.SlurmJobFailed, "failed with exit code 3")
 
 
@@ -279,11 +279,11 @@ def test_exit_record_of_outdated_run_is_ignored(jobs) -> None:
     first = job.directory.read_start().pid
     jobs.slurm.kill("n2")
     jobs.slurm.node_down("n2")
-    job.expect_said("restarted once")
+    job.expect_logged("restarted once")
     assert psutil.pid_exists(first)
     jobs.slurm.start_daemon("n2")
     jobs.slurm.node_up("n2")
     job.expect_start(runs=2)
     jobs.slurm.until(lambda: not psutil.pid_exists(first), "the first run to end itself")
-    job.tell("enough for the second")
+    job.create_file("enough for the second")
     job.fails(errors.SlurmJobFailed, "failed with exit code 3", runs=2)

@@ -40,17 +40,17 @@ def away(tmp_path_factory):
         waiting = jobs.start("say('44')", **HELD)
         for job in runs.values():
             job.expect_start()
-            job.expect_said("is RUNNING")
-        waiting.expect_said("JobHeldUser")
+            job.expect_logged("is RUNNING")
+        waiting.expect_logged("JobHeldUser")
         slurm.stop_daemon("slurmctld")
         stopped = time.monotonic()
         for name in ("ends meanwhile", "fails meanwhile"):
-            runs[name].tell("enough")
+            runs[name].create_file("enough")
         os.kill(runs["is killed meanwhile"].directory.read_start().pid, 9)
         time.sleep(max(0.0, stopped + 60 - time.monotonic()))  # the test needs time to pass
         slurm.start_daemon("slurmctld")
         slurm.release(waiting.id)
-        runs["ends afterwards"].tell("later")
+        runs["ends afterwards"].create_file("later")
         yield {**runs, "waits meanwhile": waiting}
 
 
@@ -68,8 +68,8 @@ def test_kill_during_controller_outage_fails_afterwards(away) -> None:
     """Without a record, the end is known once the controller is back."""
     job = away["is killed meanwhile"]
     job.fails(errors.SlurmJobFailed, "was ended by signal 9 and left no exit record")
-    assert [line for line in job.said if "No answer from Slurm about" in line or "answers again about" in line] == [
-        next(line for line in job.said if "No answer from Slurm about" in line),
+    assert [line for line in job.logged if "No answer from Slurm about" in line or "answers again about" in line] == [
+        next(line for line in job.logged if "No answer from Slurm about" in line),
         f"Slurm answers again about {job.job}",
     ]
 
@@ -97,17 +97,17 @@ def test_failing_squeue_is_logged_once_and_ends_no_job(jobs, script) -> None:
     """It is logged once, with any error; and once that there is an answer again."""
     job = jobs.start("wait_for('enough')")
     job.expect_start()
-    job.expect_said("is RUNNING")
-    before = len(job.said)
+    job.expect_logged("is RUNNING")
+    before = len(job.logged)
     jobs.slurm.put_in_front("squeue", script)
     jobs.slurm.until(lambda: jobs.slurm.counted("squeue") >= 4, "some looks")
     assert job.ending is None
     jobs.slurm.take_away("squeue")
-    jobs.slurm.until(lambda: len(job.said) >= before + 2, lambda: str(job.said))
-    job.tell("enough")
+    jobs.slurm.until(lambda: len(job.logged) >= before + 2, lambda: str(job.logged))
+    job.create_file("enough")
     job.succeeds()
-    told = [line for line in job.said[before:] if "No answer" in line or "no longer known" in line]
-    assert len(told) == 1, job.said
+    reported = [line for line in job.logged[before:] if "No answer" in line or "no longer known" in line]
+    assert len(reported) == 1, job.logged
 
 
 def test_job_missing_in_squeue_is_polled_again(jobs) -> None:
@@ -117,14 +117,14 @@ def test_job_missing_in_squeue_is_polled_again(jobs) -> None:
         job.expect_start()
     real = jobs.slurm.command("bash", "-c", "command -v squeue")
     jobs.slurm.put_in_front("squeue", f'{real} "$@" | grep -v {left_out.job.ref.name}; exit 0')
-    left_out.expect_said("no longer known")
-    shown.tell("enough")
+    left_out.expect_logged("no longer known")
+    shown.create_file("enough")
     shown.succeeds()
     assert left_out.ending is None
     jobs.slurm.take_away("squeue")
-    left_out.tell("enough")
+    left_out.create_file("enough")
     left_out.succeeds()
-    assert len([line for line in left_out.said if "is RUNNING" in line]) <= 2
+    assert len([line for line in left_out.logged if "is RUNNING" in line]) <= 2
 
 
 def test_frozen_controller_is_waited_for(jobs) -> None:
@@ -133,12 +133,12 @@ def test_frozen_controller_is_waited_for(jobs) -> None:
     for job in (ends, goes_on):
         job.expect_start()
     jobs.slurm.freeze("slurmctld")
-    ends.tell("enough")
-    jobs.slurm.until(lambda: ends.ending, lambda: str(ends.said))
-    goes_on.expect_said("No answer")
+    ends.create_file("enough")
+    jobs.slurm.until(lambda: ends.ending, lambda: str(ends.logged))
+    goes_on.expect_logged("No answer")
     jobs.slurm.thaw("slurmctld")
     ends.succeeds()
-    goes_on.tell("later")
+    goes_on.create_file("later")
     goes_on.succeeds()
 
 
@@ -149,8 +149,8 @@ def test_slurmdbd_outage_does_not_affect_jobs(slurm_accounting, talk_to, jobs_on
     for job in (succeeds, fails):
         job.expect_start()
     slurm_accounting.stop_daemon("slurmdbd")
-    succeeds.tell("enough")
-    fails.tell("enough")
+    succeeds.create_file("enough")
+    fails.create_file("enough")
     succeeds.succeeds()
     fails.fails(errors.SlurmJobFailed, "failed with exit code 3")
 
@@ -189,7 +189,7 @@ def test_controller_killed_post_sbatch_runs_module_once(make_slurm, talk_to, job
 def test_pending_reason_is_logged_when_it_changes(jobs) -> None:
     """The reason is in the log once, until there is another; an estimate that moves is none."""
     job = jobs.start("", **HELD)
-    held = job.expect_said("is PENDING, waiting for JobHeldUser")
+    held = job.expect_logged("is PENDING, waiting for JobHeldUser")
     jobs.slurm.put_in_front("squeue")
 
     def update(*fields: str) -> None:
@@ -202,12 +202,12 @@ def test_pending_reason_is_logged_when_it_changes(jobs) -> None:
     look_thrice()
     update("StartTime=now+3600", "TimeLimit=2")
     jobs.slurm.release(job.id)
-    begins_later = job.expect_said("waiting for BeginTime", "expected to start at")
+    begins_later = job.expect_logged("waiting for BeginTime", "expected to start at")
     update("StartTime=now+7200")
     look_thrice()
     update("StartTime=now")
     job.succeeds()
-    assert [line for line in job.said if "BeginTime" in line or "Held" in line] == [held, begins_later]
+    assert [line for line in job.logged if "BeginTime" in line or "Held" in line] == [held, begins_later]
 
 
 def test_unsatisfiable_job_is_cancelled(jobs) -> None:
@@ -232,7 +232,7 @@ def test_job_that_fits_one_partition_is_waited_for(jobs) -> None:
     blocking = jobs.slurm.submit("sleep 600", "--exclusive", "--nodes=3")
     jobs.slurm.wait_for(blocking, "RUNNING")
     job = jobs.start("say('done')", slurm={"partition": "main,tiny", "timeout_min": 100})
-    job.expect_said("waiting for PartitionTimeLimit")
+    job.expect_logged("waiting for PartitionTimeLimit")
     assert job.ending is None
     jobs.slurm.command("scancel", blocking)
     assert job.succeeds() == "done"
@@ -243,7 +243,7 @@ def test_fail_on_pending_reason_replaces_built_in_reasons(jobs) -> None:
     named = jobs.start("", fail_on_pending_reason=["JobHeldUser"], **HELD)
     patient = jobs.start("", fail_on_pending_reason=[], slurm={"partition": "tiny", "timeout_min": 100})
     named.fails(errors.SlurmUnsatisfiable, "fail_on_pending_reason names it", runs=0)
-    patient.expect_said("PartitionTimeLimit")
+    patient.expect_logged("PartitionTimeLimit")
     assert patient.ending is None
     jobs.slurm.command("scontrol", "update", f"JobId={patient.id}", "TimeLimit=5")
     patient.succeeds()
@@ -252,7 +252,7 @@ def test_fail_on_pending_reason_replaces_built_in_reasons(jobs) -> None:
 def test_held_job_is_waited_for(jobs) -> None:
     """Its holder will release it."""
     job = jobs.start("say('42')", **HELD)
-    job.expect_said("JobHeldUser")
+    job.expect_logged("JobHeldUser")
     jobs.slurm.release(job.id)
     assert job.succeeds() == "42"
 
@@ -268,8 +268,8 @@ def test_max_pending_time_ends_at_first_start(jobs) -> None:
     waits.fails(errors.SlurmPendingTooLong, "max_pending_time, 2 s", "'JobHeldUser'", runs=0)
     assert jobs.slurm.state(waits.id) == "CANCELLED"
     again.expect_start(runs=2)
-    runs.tell("enough")
-    again.tell("enough")
+    runs.create_file("enough")
+    again.create_file("enough")
     runs.succeeds()
     again.end()
     assert again.error is None

@@ -220,7 +220,7 @@ def test_checked_run_dir_accepts_backslash_on_local() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "expected"),
     [
         ("comment", "a\tb", "slurm: comment must not contain the control character '\\t', got 'a\\tb'; remove it"),
         ("account", "a\x1b[31m", "must not contain the control character '\\x1b'"),
@@ -228,11 +228,11 @@ def test_checked_run_dir_accepts_backslash_on_local() -> None:
         ("comment", "é" * 513, "slurm: comment must have at most 1,024 bytes, got 1,026; shorten it"),
     ],
 )
-def test_slurm_parameters_reject_unprintable_text(name: str, text: str, said: str) -> None:
+def test_slurm_parameters_reject_unprintable_text(name: str, text: str, expected: str) -> None:
     """By name, and before anything is submitted."""
     with pytest.raises(InvalidTask) as raised:
         SlurmSettings.checked(slurm={name: text})
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_longest_accepted_text_is_accepted_by_slurm(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:

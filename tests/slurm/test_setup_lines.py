@@ -22,16 +22,16 @@ class Case(NamedTuple):
     teardown: list[str] = []  # noqa: RUF012 - of a tuple
     ends: tuple[str, int] = ("teardown", 0)
     state: str = "COMPLETED"
-    says: str = "module work None\n"
+    output: str = "module work None\n"
 
 
 ARGUMENTS = ["a=b", "--c=d"]
 CASES = {
-    "exports a variable": Case(["export GIVEN=of-setup"], says="module work of-setup\n"),
-    "fails": Case(["echo so; exit 7", "echo never"], ends=("setup", 7), state="FAILED", says="so\n"),
-    "exits with 0": Case(["exit 0"], ends=("setup", 0), state="FAILED", says=""),
-    "fails under set -e": Case(["set -e", "false"], ends=("setup", 1), state="FAILED", says=""),
-    "is no shell": Case(["if true; then"], ends=("setup", 2), state="FAILED", says=""),
+    "exports a variable": Case(["export GIVEN=of-setup"], output="module work of-setup\n"),
+    "fails": Case(["echo so; exit 7", "echo never"], ends=("setup", 7), state="FAILED", output="so\n"),
+    "exits with 0": Case(["exit 0"], ends=("setup", 0), state="FAILED", output=""),
+    "fails under set -e": Case(["set -e", "false"], ends=("setup", 1), state="FAILED", output=""),
+    "is no shell": Case(["if true; then"], ends=("setup", 2), state="FAILED", output=""),
     "sets strict options": Case(
         ["set -euo pipefail", "shopt -s failglob nocasematch extglob", "shopt -s inherit_errexit || : before bash 4.4",
          "set -o posix", "set -f"],
@@ -39,74 +39,74 @@ CASES = {
         teardown=["echo torn down"],
         ends=("teardown", 3),
         state="FAILED",
-        says="module\ntorn down\n",
+        output="module\ntorn down\n",
     ),
     "sets a trap": Case(
         ["trap 'echo cleaned up; exit 9' EXIT INT TERM SIGHUP"], teardown=["echo torn down"],
-        says="module work None\ntorn down\ncleaned up\n",
+        output="module work None\ntorn down\ncleaned up\n",
     ),
     "sets a trap and fails": Case(
-        ["trap -- 'echo cleaned up' 0", "exit 4"], ends=("setup", 4), state="FAILED", says="cleaned up\n"
+        ["trap -- 'echo cleaned up' 0", "exit 4"], ends=("setup", 4), state="FAILED", output="cleaned up\n"
     ),
     "takes its trap back": Case(["trap 'echo cleaned up' EXIT", "trap - EXIT"]),
-    "traps in a subshell": Case(["(trap 'echo apart' EXIT)"], says="apart\nmodule work None\n"),
+    "traps in a subshell": Case(["(trap 'echo apart' EXIT)"], output="apart\nmodule work None\n"),
     "takes PATH away": Case(["export PATH=/nowhere"]),
     "changes directory": Case(["cd /", "pushd /tmp >/dev/null"]),
     "has functions of its own": Case(["cd() { echo mine; }; kill() { :; }; mv() { :; }; export -f cd"]),
-    "reads stdin": Case(["read -r line; echo \"read $? '$line'\""], says="read 1 ''\nmodule work None\n"),
+    "reads stdin": Case(["read -r line; echo \"read $? '$line'\""], output="read 1 ''\nmodule work None\n"),
     "sets IFS": Case(["IFS=0123456789/; readonly IFS"]),
     "lets nobody read": Case(["umask 777"]),
     "exports all": Case(
         ["set -a"],
-        module="import os; print([name for name in os.environ if name.startswith('sewer_')])", says="[]\n",
+        module="import os; print([name for name in os.environ if name.startswith('sewer_')])", output="[]\n",
     ),
     "takes a=b for a variable": Case(
         ["set -k", "trap 'echo cleaned up' EXIT"], module="import sys; print(sys.argv[1:])",
-        says="['a=b', '--c=d']\ncleaned up\n",
+        output="['a=b', '--c=d']\ncleaned up\n",
     ),
-    "ends in the middle of a line": Case(["set -k; echo so \\"], says="so\nmodule work None\n"),
+    "ends in the middle of a line": Case(["set -k; echo so \\"], output="so\nmodule work None\n"),
     "makes names readonly": Case(
         ["readonly status=1 pid=1 others=1 tries=1 first=1 seconds=1 asked=1 stdout=1 stderr=1 record=1 now=1 name=1",
          "readonly handler=1 newest=1 PATH LD_PRELOAD='' LD_LIBRARY_PATH=''", "trap 'echo cleaned up' EXIT",
          "sleep 4711 &"],
-        says="module work None\ncleaned up\n",
+        output="module work None\ncleaned up\n",
     ),
     "has no number of CPUs": Case(["export SLURM_CPUS_ON_NODE=1.5"], teardown=["SLURM_JOB_NUM_NODES=08"]),
     "lets nothing be overwritten": Case(["set -C"]),
     "nests no functions": Case(["FUNCNEST=1"]),
-    "redirects": Case(["exec >/dev/null"], says=""),
+    "redirects": Case(["exec >/dev/null"], output=""),
     "closes descriptors": Case(
         ["exec " + " ".join(f"{number}>&-" for number in range(3, 20))], module="print('module'); raise SystemExit(3)",
-        teardown=["echo torn down"], ends=("teardown", 3), state="FAILED", says="module\ntorn down\n",
+        teardown=["echo torn down"], ends=("teardown", 3), state="FAILED", output="module\ntorn down\n",
     ),
     "opens files of its own": Case(
         ["log=${SEWER_RESULT_FILE%/*}/log", 'exec 10<>"$log" 11<>"$log" 12<>"$log" 13<>"$log"'],
         module="print('module'); raise SystemExit(3)", teardown=['cat "$log"'],
-        ends=("teardown", 3), state="FAILED", says="module\n",
+        ends=("teardown", 3), state="FAILED", output="module\n",
     ),
     "closes descriptors and fails": Case(
         ["exec " + " ".join(f"{number}>&-" for number in range(3, 20)), "exit 4"],
-        ends=("setup", 4), state="FAILED", says="",
+        ends=("setup", 4), state="FAILED", output="",
     ),
     "closes stderr": Case(["exec 2>&-"]),
     "makes REPLY readonly": Case(
         ["readonly REPLY"], module="print('module'); raise SystemExit(3)",
-        ends=("teardown", 3), state="FAILED", says="module\n",
+        ends=("teardown", 3), state="FAILED", output="module\n",
     ),
     "traps the end of each command": Case(["trap : CHLD"]),
     "is asked to end while it cleans up": Case(
-        ["trap 'exit 9' TERM", "trap 'echo cleaned up; kill -TERM $$' EXIT"], says="module work None\ncleaned up\n"
+        ["trap 'exit 9' TERM", "trap 'echo cleaned up; kill -TERM $$' EXIT"], output="module work None\ncleaned up\n"
     ),
     "gets a signal just before the module": Case(
         ["set -T", "trap '[[ $BASH_COMMAND != sewer_wait_for* ]] || kill -USR1 $$' DEBUG"],
-        module="import time; time.sleep(10)", ends=("teardown", 138), state="FAILED", says="",
+        module="import time; time.sleep(10)", ends=("teardown", 138), state="FAILED", output="",
     ),
-    "comes from Windows": Case(["echo one\r\necho two\r\n"], says="one\ntwo\nmodule work None\n"),
+    "comes from Windows": Case(["echo one\r\necho two\r\n"], output="one\ntwo\nmodule work None\n"),
     "leaves something running": Case(["sleep 4711 &", "(trap '' TERM; while :; do sleep 4711; done) &"]),
     "teardown fails": Case([], teardown=["false", "exit 5"]),
     "teardown hides no failure": Case(
         [], module="raise SystemExit(3)", teardown=["echo down; exit 0"], ends=("teardown", 3), state="FAILED",
-        says="down\n",
+        output="down\n",
     ),
 }  # fmt: skip
 
@@ -150,10 +150,10 @@ def test_exit_record_is_written_after_any_setup(name: str, ended, slurm: SlurmCl
     assert record is not None, job.stderr
     assert (record.phase, record.exit_code, record.asked) == (*case.ends, None), job.stderr
     assert record.is_success == (case.ends == ("teardown", 0))
-    assert job.stdout == case.says
+    assert job.stdout == case.output
     assert seen.state == case.state
     assert seen.exit_code == (case.ends[1] if case.ends[0] == "teardown" else case.ends[1] or 1)
-    assert record.stdout == len(case.says)
+    assert record.stdout == len(case.output)
 
 
 def test_setup_with_exec_is_not_success(cluster_jobs: ScriptJobs) -> None:

@@ -158,7 +158,7 @@ def test_scancel_during_teardown_keeps_success_of_module(tracked_jobs) -> None:
 
     tracked_jobs.slurm.command("scancel", job.id)
     until(lambda: "CANCELLED AT" in Path(job.directory.stderr).read_text(), lambda: "the signal")
-    job.tell("go")
+    job.create_file("go")
 
     job.end()
     assert (job.value, job.error) == ("42", None)
@@ -210,7 +210,7 @@ def test_success_during_teardown_counts_after_job_end(jobs) -> None:
 
     assert job.ending is None
 
-    job.tell("go")
+    job.create_file("go")
     assert (job.end(), job.value) == (None, "42")
 
 
@@ -266,7 +266,7 @@ def test_grace_time_preemption_outweighs_unsure_record_only(jobs, is_sure) -> No
     job.expect_start()
     preempt(jobs, job)
     freeze(job)
-    job.tell("enough")
+    job.create_file("enough")
     until(lambda: JobDirectory(job.directory.path).read_exit(), lambda: "a record")
     if not is_sure:
         doubtful(job)
@@ -303,7 +303,7 @@ def test_scancel_of_array_element_is_not_success(cluster_jobs, slurm) -> None:
     ArrayScript(script.name, [7], {}, requeue=False).write(array)
     job_id = f"{cluster_jobs.cluster.submit(array, script.name).id}_7"
     job = ScriptJob(JobRef(job_id, script.name, directory.path), directory, cluster_jobs.cluster)
-    job.says("listens")
+    job.expect_output("listens")
 
     slurm.command("scancel", job_id)
 
@@ -398,7 +398,7 @@ def test_state_of_slurm_decides_where_the_record_is_unsure(jobs, is_cancelled) -
     if is_cancelled:
         jobs.slurm.command("scancel", job.id)
     else:
-        job.tell("enough")
+        job.create_file("enough")
     until(lambda: JobDirectory(job.directory.path).read_exit(), lambda: "a record")
     doubtful(job)
     thaw(job)
@@ -428,7 +428,7 @@ def test_state_of_slurm_decides_where_announcements_cannot_be_read(jobs, is_canc
     if is_cancelled:
         jobs.slurm.command("scancel", job.id)
     else:
-        job.tell("enough")
+        job.create_file("enough")
 
     job.end()
     assert job.value == (None if is_cancelled else "42")
@@ -440,10 +440,10 @@ def test_unsure_record_is_success_where_slurm_does_not_answer(jobs, monkeypatch)
     """A controller that is away makes neither a failure nor a wait for ever of exit code 0."""
     monkeypatch.setattr(monitor, "_REASON_GRACE", 1.0)
     job = jobs.start("wait_for('enough'); say(42)")
-    job.expect_said("is RUNNING")
+    job.expect_logged("is RUNNING")
     freeze(job)
     jobs.slurm.put_in_front("squeue", "exit 1")
-    job.tell("enough")
+    job.create_file("enough")
     until(lambda: JobDirectory(job.directory.path).read_exit(), lambda: "a record")
     doubtful(job)
     thaw(job)
@@ -494,7 +494,7 @@ def test_signal_to_the_first_shell_of_a_local_job_reaches_module_once(local_jobs
     """A local job passes signals on as a Slurm job does."""
     source = "import os, signal, sys\ndef say(text): print(text, flush=True)\n" + textwrap.dedent(counts(children=0))
     job = local_jobs.start(source, resources=TORN_DOWN)
-    job.says("listens")
+    job.expect_output("listens")
     shell = psutil.Process(job.directory.read_start().pid).parent()
 
     shell.send_signal(number)
@@ -511,7 +511,7 @@ def test_signal_flood_does_not_block_exit_record_of_local_job(local_jobs) -> Non
     for _ in range(4):
         # At its own end, Python gives up its handlers before it ends.
         job = local_jobs.start(source + "time.sleep(1)\nos._exit(0)\n", resources=TORN_DOWN)
-        job.says("listens")
+        job.expect_output("listens")
         shell = psutil.Process(job.directory.read_start().pid).parent()
 
         while shell.is_running() and shell.status() != psutil.STATUS_ZOMBIE:

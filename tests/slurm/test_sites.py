@@ -88,7 +88,7 @@ def test_site_rejection_raises_submission_rejected_with_its_message(site_jobs, w
     site_jobs.slurm.put_in_front("sbatch")
     job = site_jobs.start("say('done')", **asking(wish))
     job._thread.join(60)
-    assert isinstance(job.error, SlurmSubmissionRejected), (job.error, job.said)
+    assert isinstance(job.error, SlurmSubmissionRejected), (job.error, job.logged)
     assert words in str(job.error)
     assert site_jobs.slurm.counted("sbatch") == 1
 
@@ -100,7 +100,7 @@ def test_site_rejection_fails_each_array_element(site_jobs) -> None:
     runs = [site_jobs.follow(each) for each in planned]
     for run in runs:
         run._thread.join(60)
-        assert isinstance(run.error, SlurmSubmissionRejected), (run.error, run.said)
+        assert isinstance(run.error, SlurmSubmissionRejected), (run.error, run.logged)
         assert "Name a project" in str(run.error)
     assert site_jobs.slurm.counted("sbatch") == 1
 
@@ -109,9 +109,9 @@ def test_site_message_about_accepted_job_is_logged_as_warning(site_jobs) -> None
     """The job runs; one that the site does not speak of has no such line."""
     warned, other = site_jobs.start("say('done')", **asking("warn")), site_jobs.start("say('done')")
     assert warned.succeeds() == other.succeeds() == "done"
-    warnings = [line for line in warned.said if isinstance(line, WarningLine)]
+    warnings = [line for line in warned.logged if isinstance(line, WarningLine)]
     assert warnings == [f"Slurm accepted job {warned.id}, and sbatch printed: This partition goes away soon"]
-    assert not [line for line in other.said if isinstance(line, WarningLine)]
+    assert not [line for line in other.logged if isinstance(line, WarningLine)]
 
 
 # -- Other names -------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_site_message_about_accepted_job_is_logged_as_warning(site_jobs) -> None
 def end_of(job: Any) -> Any:
     """Wait for the end of a job that has another name by now, and return its result or raise its error."""
     job._thread.join(120)
-    assert not job._thread.is_alive(), job.said
+    assert not job._thread.is_alive(), job.logged
     if job.error is not None:
         raise job.error
     job.has_whole_log()
@@ -132,13 +132,13 @@ def test_job_renamed_by_site_is_monitored_and_found(site_jobs, wish) -> None:
     """A retry after a crash finds it in the queue by its script, as a new process would that knows no id."""
     job = site_jobs.start("wait_for('go'); say('done')", lost_after=2.0, **asking(wish))
     job.expect_start()
-    job.expect_said("is RUNNING")
+    job.expect_logged("is RUNNING")
     client, ref = SlurmClient(), job.job.ref
     assert client.find(ref.name, ref.directory) == job.id
     assert client.find("another-0123456789abcdef01", f"{ref.directory}0") is None
-    job.tell("go")
+    job.create_file("go")
     assert end_of(job) == "done"
-    assert not any("no longer known" in line for line in job.said)
+    assert not any("no longer known" in line for line in job.logged)
 
 
 @pytest.mark.parametrize("wish", ["prefix", "rename"])
@@ -160,9 +160,9 @@ def test_job_renamed_by_user_is_monitored_to_its_end(site_jobs) -> None:
     job = site_jobs.start("wait_for('go'); say('done')", lost_after=2.0)
     job.expect_start()
     site_jobs.slurm.command("scontrol", "update", f"JobId={job.id}", "JobName=mine")
-    job.tell("go")
+    job.create_file("go")
     assert end_of(job) == "done"
-    assert not any("no longer known" in line for line in job.said)
+    assert not any("no longer known" in line for line in job.logged)
 
 
 def test_array_renamed_by_site_is_monitored_and_cancelled(site_jobs) -> None:
@@ -199,6 +199,6 @@ def test_retry_reattaches_to_renamed_job_after_worker_killed(site_jobs, worker, 
     first.kill()
     slurm.take_away("sbatch")
     run = site_jobs.follow(planned, patience=2)
-    run.expect_said(f"Reattaching to Slurm job {job_id}")
+    run.expect_logged(f"Reattaching to Slurm job {job_id}")
     slurm.command("scancel", blocking)
     assert end_of(run) == "done"

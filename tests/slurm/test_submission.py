@@ -45,8 +45,8 @@ def failing(words: str, times: int) -> str:
     return f"if [ $count -le {times} ]; then echo '{words}' >&2; exit 1; fi"
 
 
-def count_said(said: list[str], part: str) -> int:
-    return sum(part in line for line in said)
+def count_lines(logged: list[str], part: str) -> int:
+    return sum(part in line for line in logged)
 
 
 # -- sbatch that fails, or prints odd text -----------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def test_sbatch_failing_five_times_submits_one_job(plan, jobs, slurm, words):
     assert run.succeeds() == "done"
     assert seen(slurm, planned) == [run.id]
     assert slurm.counted("sbatch") == 6
-    assert count_said(run.said, "Not submitted yet") == 1
+    assert count_lines(run.logged, "Not submitted yet") == 1
 
 
 @pytest.mark.usefixtures("quick_tries")
@@ -91,12 +91,12 @@ def test_unresolvable_controller_name_is_waited_for(plan, jobs, slurm):
     assert slurm.counted("sbatch") == submission._MOST_UNCLASSIFIED + 4
 
 
-@pytest.mark.parametrize("says", ["Welcome to the cluster", ""])
+@pytest.mark.parametrize("expect_output", ["Welcome to the cluster", ""])
 @pytest.mark.usefixtures("quick_tries")
-def test_sbatch_without_job_id_finds_job_by_name(plan, jobs, slurm, says):
+def test_sbatch_without_job_id_finds_job_by_name(plan, jobs, slurm, expect_output):
     """It exits with 0 and rubbish; the job is found by its name."""
     planned = plan("say('done')")
-    slurm.put_in_front("sbatch", f"{real(slurm, 'sbatch')} \"$@\" >/dev/null; echo '{says}'; exit 0")
+    slurm.put_in_front("sbatch", f"{real(slurm, 'sbatch')} \"$@\" >/dev/null; echo '{expect_output}'; exit 0")
     run = jobs.follow(planned)
     assert run.succeeds() == "done"
     assert slurm.counted("sbatch") == 1
@@ -119,7 +119,7 @@ def test_hanging_sbatch_without_job_is_repeated(plan, jobs, slurm):
     run = jobs.follow(planned, patience=2)
     assert run.succeeds() == "done"
     assert seen(slurm, planned) == [run.id]
-    run.expect_said("sbatch timed out after 2 s")
+    run.expect_logged("sbatch timed out after 2 s")
 
 
 # -- A controller that is away -----------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_sbatch_timeout_with_accepted_job_is_not_repeated(plan, jobs, slurm, tmp
     slurm.until(lambda: slurm.counted("sbatch"), "sbatch")
     slurm.freeze("slurmctld")
     go.touch()
-    run.expect_said("Not submitted yet, trying again ")
+    run.expect_logged("Not submitted yet, trying again ")
     slurm.thaw("slurmctld")
     assert run.succeeds() == "done"
     assert seen(slurm, planned) == [run.id]
@@ -155,7 +155,7 @@ def test_stopped_controller_is_waited_for(plan, jobs, slurm, when, tmp_path):
         slurm.until(lambda: slurm.counted("sbatch"), "sbatch")
         slurm.stop_daemon("slurmctld")
     go.touch()
-    run.expect_said("trying again")
+    run.expect_logged("trying again")
     slurm.start_daemon("slurmctld")
     assert run.succeeds() == "done"
     assert seen(slurm, planned) == [run.id]
@@ -205,7 +205,7 @@ def test_forgotten_job_is_lost_and_new_owner_of_id_untouched(make_slurm, talk_to
     )
     jobs = Jobs(tmp_path / "others", slurm)
     run = jobs.follow(planned)
-    run.expect_said("PENDING")
+    run.expect_logged("PENDING")
     slurm.kill("slurmctld", signal.SIGKILL)
     for path in slurm._run_folder.glob("state/*job*"):
         path.unlink() if path.is_file() else None
@@ -230,7 +230,7 @@ def test_slurmdbd_outage_causes_no_duplicate_submission(slurm_accounting, talk_t
     slurm.put_in_front("sbatch", failing(UNREACHABLE, 1))
     slurm.stop_daemon("slurmdbd")
     run = jobs.follow(jobs.plan("say('done')"), patience=2)
-    run.expect_said("Cannot look for", "sacct")
+    run.expect_logged("Cannot look for", "sacct")
     assert slurm.counted("sbatch") == 1
     slurm.start_daemon("slurmdbd")
     assert run.succeeds() == "done"
@@ -276,7 +276,7 @@ def test_hanging_sacct_is_killed_and_queried_after_pause(slurm_accounting, talk_
     runs = [jobs.follow(jobs.plan("say('done')"), patience=1) for _ in range(3)]
 
     assert [run.succeeds() for run in runs] == ["done"] * 3
-    assert any("sacct timed out after 1 s" in line for run in runs for line in run.said)
+    assert any("sacct timed out after 1 s" in line for run in runs for line in run.logged)
     began = [float(line) for line in times.read_text().splitlines()]
     pauses = [later - earlier - 1 for earlier, later in itertools.pairwise(began[:4])]
     # Less the time that one sacct took more than the next from its start to its first command.
@@ -306,7 +306,7 @@ def test_permanent_rejection_raises_submission_rejected(plan, jobs, slurm, asks,
     slurm.put_in_front("sbatch")
     run = jobs.follow(planned)
     run._thread.join(60)
-    assert isinstance(run.error, SlurmSubmissionRejected), (run.error, run.said)
+    assert isinstance(run.error, SlurmSubmissionRejected), (run.error, run.logged)
     assert words in str(run.error)
     assert slurm.counted("sbatch") == 1
     assert {job.state for job in slurm.jobs(planned.instance.dag_id)} <= {"FAILED"}
@@ -338,7 +338,7 @@ def test_account_limits_are_rejected_or_waited_for(strict, tmp_path):
     ]:
         run = jobs.follow(jobs.plan("say('done')", slurm=asks))
         run._thread.join(60)
-        assert isinstance(run.error, SlurmSubmissionRejected), (run.error, run.said)
+        assert isinstance(run.error, SlurmSubmissionRejected), (run.error, run.logged)
         assert words in str(run.error)
     me = strict.command("id", "-un")
     strict.command("sacctmgr", "-i", "modify", "user", me, "where", "account=lab", "set", "MaxSubmitJobs=1")
@@ -350,10 +350,10 @@ def test_account_limits_are_rejected_or_waited_for(strict, tmp_path):
     assert isinstance(hasty.error, SlurmPendingTooLong), hasty.error
     assert "MaxSubmitJob" in str(hasty.error)
     assert re.search(
-        r"trying again until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ \(max_pending_time\): ", "\n".join(hasty.said)
+        r"trying again until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ \(max_pending_time\): ", "\n".join(hasty.logged)
     )
     other = jobs.follow(jobs.plan("say('done')"))
-    other.expect_said("Not submitted yet", "AssocMaxSubmitJobLimit")
+    other.expect_logged("Not submitted yet", "AssocMaxSubmitJobLimit")
     let_go(first)
     assert one.succeeds() == other.succeeds() == "done"
 
@@ -365,7 +365,7 @@ def test_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
     jobs = Jobs(tmp_path / "jobs", slurm)
     blocking = fill_queue(slurm)
     run = jobs.follow(jobs.plan("say('done')"), patience=3)
-    run.expect_said(
+    run.expect_logged(
         "Not submitted yet, trying again without a limit (set max_pending_time to have one)", "sleeping and retrying"
     )
     slurm.command("scancel", blocking)
@@ -380,7 +380,7 @@ def test_full_queue_does_not_query_sacct(make_slurm, talk_to, tmp_path):
     blocking = fill_queue(slurm)
     slurm.put_in_front("sacct")
     run = jobs.follow(jobs.plan("say('done')"), patience=3)
-    run.expect_said("Not submitted yet", "sleeping and retrying")
+    run.expect_logged("Not submitted yet", "sleeping and retrying")
     slurm.command("scancel", blocking)
     assert run.succeeds() == "done"
     assert slurm.counted("sacct") == 0
@@ -433,7 +433,7 @@ def test_full_disk_raises_slurm_unavailable(plan, slurm, worker, tmp_path):
     """No file can take another byte: so it is with a quota, too."""
     planned: JobSpec = plan("say('done')")
     slurm.put_in_front("sbatch")
-    said = worker(planned, most_bytes=0).wait()
-    assert any(line.startswith("SlurmUnavailable: run_dir: cannot write into") for line in said), said
+    logged = worker(planned, most_bytes=0).wait()
+    assert any(line.startswith("SlurmUnavailable: run_dir: cannot write into") for line in logged), logged
     assert slurm.counted("sbatch") == 0
     assert not list(Path(planned.slurm.run_dir or "").glob("**/attempt.json"))

@@ -134,12 +134,12 @@ def test_sewer_task_group_settings_accept_runtime_values(file, run_dag, tmp_path
     """
     with DAG("later", schedule=None) as dag:
         folder = give.override(task_id="folder")(str(tmp_path))
-        said = give.override(task_id="said")("red")
+        color = give.override(task_id="color")("red")
         sewer_task_group(
             file(source),
             group_id="g",
             python=give.override(task_id="python")(sys.executable),
-            env={"A": said, "PYTHONPATH": folder},
+            env={"A": color, "PYTHONPATH": folder},
             workdir=folder,
             run_on="slurm",
             run_dir=give.override(task_id="runs")(str(tmp_path / "runs")),
@@ -152,7 +152,7 @@ def test_sewer_task_group_settings_accept_runtime_values(file, run_dag, tmp_path
     expected = {"argv": [], "A": "red", "cwd": str(tmp_path)}
     assert [results["g.here"], results["g.there"]] == [{**expected, "A": "blue"}, expected]
     assert dag.get_task("g.here").upstream_task_ids == {"folder", "other", "python"}
-    assert dag.get_task("g.there").upstream_task_ids == {"folder", "said", "python", "runs", "line"}
+    assert dag.get_task("g.there").upstream_task_ids == {"folder", "color", "python", "runs", "line"}
     assert len(list((tmp_path / "runs").glob("later/*/g.there/1"))) == 1
 
 

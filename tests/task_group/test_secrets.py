@@ -61,9 +61,9 @@ b = Task("b", "m", {"password": "hunter3"})
 c = Task("c", "m", {"n": 0}).map(token=["hunter4", "hunter5"])
 d = Task("d", "m", run_on="slurm", slurm={"setup": ["export TOKEN=hunter6"]})
 """
-    with pytest.warns(SecretWarning) as told:
+    with pytest.warns(SecretWarning) as reported:
         expand(source, slurm={"teardown": ["curl -u me --password hunter7"]})
-    shown = [str(warning.message).partition(" looks like a secret")[0] for warning in told]
+    shown = [str(warning.message).partition(" looks like a secret")[0] for warning in reported]
     flow = tmp_path / "flow.py"
     assert [line for line in shown if str(flow) in line] == [
         f"{flow}:3: task 'a': parameter 'password'",
@@ -74,7 +74,7 @@ d = Task("d", "m", run_on="slurm", slurm={"setup": ["export TOKEN=hunter6"]})
     (of_group,) = [line for line in shown if str(flow) not in line]
     assert of_group.startswith(os.path.join(os.path.dirname(__file__), "conftest.py:"))
     assert of_group.endswith(": line 1 of teardown")
-    texts = [warnings.formatwarning(each.message, each.category, each.filename, each.lineno) for each in told]
+    texts = [warnings.formatwarning(each.message, each.category, each.filename, each.lineno) for each in reported]
     assert "hunter" not in "".join(texts)
 
 
@@ -85,9 +85,9 @@ def test_expand_warns_of_secrets_in_arguments(file, tmp_path):
 def flow(token, n):
     Task("a", "m", {"n": n}, env={"A_TOKEN": token}).run()
 """
-    with DAG("mapped", schedule=None), pytest.warns(SecretWarning) as told:
+    with DAG("mapped", schedule=None), pytest.warns(SecretWarning) as reported:
         sewer_task_group.partial(file(source), workflow="flow").expand(token=["hunter2", "hunter3"], n=[1])
-    (warning,) = [str(each.message) for each in told if each.category is SecretWarning]
+    (warning,) = [str(each.message) for each in reported if each.category is SecretWarning]
     assert warning.startswith(f"{__file__}:")
     assert ": expand: argument 'token' looks like a secret" in warning
     assert "hunter" not in warning

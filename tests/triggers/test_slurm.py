@@ -94,7 +94,7 @@ def logged(caplog):
     return lambda: [r.getMessage() for r in caplog.records if r.name == "airflow.task.module.stdout"]
 
 
-def made_anew(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
+def recreated(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
     """Return the trigger as another triggerer creates it from the database."""
     path, kwargs = trigger.serialize()
     stored = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(kwargs))
@@ -132,14 +132,14 @@ async def run_until(trigger: SlurmJobTrigger, condition) -> None:
 def test_trigger_serialization_round_trip(on_slurm, submit):
     """Its arguments survive Airflow's serializer, the ones that are None or several included."""
     _, trigger = submit("pass", fail_on_pending_reason=("Licenses", "Resources"))
-    assert made_anew(trigger).serialize()[0] == trigger.serialize()[0]
-    assert json.dumps(made_anew(trigger).serialize()[1]) == json.dumps(trigger.serialize()[1])
+    assert recreated(trigger).serialize()[0] == trigger.serialize()[0]
+    assert json.dumps(recreated(trigger).serialize()[1]) == json.dumps(trigger.serialize()[1])
 
 
 def test_run_fires_once_with_the_job_and_its_result(on_slurm, submit):
     """The event contains everything the worker needs, as JSON values."""
     job, trigger = submit("print('done')")
-    event = asyncio.run(first_event(made_anew(trigger)))
+    event = asyncio.run(first_event(recreated(trigger)))
     assert json.loads(json.dumps(event)) == event
     assert event["job"] == trigger.serialize()[1]["job"]
     ending = event["ending"]
@@ -165,13 +165,13 @@ def test_run_delays_the_event_until_the_scheduler_has_noticed(submit, busy_sched
     monkeypatch.setattr(asyncio, "sleep", sleep)
     job, trigger = submit("pass", "local")
     _until(job.directory.read_exit)
-    assert asyncio.run(first_event(made_anew(trigger)))["ending"]["error"] is None
+    assert asyncio.run(first_event(recreated(trigger)))["ending"]["error"] is None
     assert sum(asked) > 950
     asked.clear()
     assert asyncio.run(first_event(trigger))["ending"]["error"] is None, "there is no scheduler under dag.test()"
     assert sum(asked) < 3
     _, kwargs = trigger.serialize()
-    timely = made_anew(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
+    timely = recreated(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
     asyncio.run(first_event(timely))
     assert 50 < sum(asked) < 100, "nor later than Airflow waits"
 
@@ -187,7 +187,7 @@ def test_run_delays_errors_until_the_scheduler_has_noticed(submit, busy_schedule
     job, trigger = submit("pass", secrets=("open-sesame",), cluster="local")
     job.directory.forget_secrets()
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(made_anew(trigger)))
+        asyncio.run(first_event(recreated(trigger)))
     assert sum(asked) > 950
 
 
@@ -207,9 +207,9 @@ def test_run_in_another_triggerer_resumes_the_log(on_slurm, submit, logged, tmp_
         """,
         cluster,
     )
-    asyncio.run(run_until(made_anew(trigger), lambda: "500" in logged()))
+    asyncio.run(run_until(recreated(trigger), lambda: "500" in logged()))
     go.touch()
-    event = asyncio.run(first_event(made_anew(trigger)))
+    event = asyncio.run(first_event(recreated(trigger)))
     assert event["ending"]["error"] is None
     JobLogs(JobDirectory(event["job"]["directory"]), log_output).finish()  # as the worker does that goes on
     assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
@@ -218,7 +218,7 @@ def test_run_in_another_triggerer_resumes_the_log(on_slurm, submit, logged, tmp_
 def test_stopped_triggerer_does_not_cancel_the_job(on_slurm, submit):
     """Another one goes on with it."""
     job, trigger = submit("import time; time.sleep(600)")
-    asyncio.run(run_until(made_anew(trigger), lambda: on_slurm.state(job.ref.id) == "RUNNING"))
+    asyncio.run(run_until(recreated(trigger), lambda: on_slurm.state(job.ref.id) == "RUNNING"))
     assert on_slurm.state(job.ref.id) == "RUNNING"
     assert not job.directory.is_cancelled
 
@@ -259,7 +259,7 @@ def test_on_kill_user_request_cancels_the_job(on_slurm, submit, cluster, state, 
     job, trigger = submit("import time; time.sleep(600)", cluster)
     _until(job.directory.read_start)
     airflow_has_task_as(state)
-    asyncio.run(made_anew(trigger).on_kill())
+    asyncio.run(recreated(trigger).on_kill())
     assert f"Cancelled {job}" in caplog.text
     _until(lambda: has_ended(job))
 
@@ -271,7 +271,7 @@ def test_on_kill_bookkeeping_does_not_cancel_the_job(on_slurm, submit, state, ca
     job, trigger = submit("import time; time.sleep(600)", "local")
     _until(job.directory.read_start)
     airflow_has_task_as(state)
-    asyncio.run(made_anew(trigger).on_kill())
+    asyncio.run(recreated(trigger).on_kill())
     assert "Leaving" in caplog.text
     assert not job.directory.is_cancelled
     assert not has_ended(job)
@@ -330,7 +330,7 @@ def test_on_kill_of_many_triggers_cancels_all_jobs(on_slurm, register, array, ai
     airflow_has_task_as("failed")
     held = {"slurm": {"additional_parameters": {"hold": True}}}
     source = "import time; time.sleep(600)"
-    triggers = [made_anew(one) for one in register(source, 100 if array else 20, array=array, array_wait=0.0, **held)]
+    triggers = [recreated(one) for one in register(source, 100 if array else 20, array=array, array_wait=0.0, **held)]
 
     async def until_there_and_killed():
         tasks = [asyncio.create_task(first_event(trigger)) for trigger in triggers]
@@ -356,7 +356,7 @@ def test_on_kill_logs_the_cancellation(on_slurm, submit, caplog, airflow_has_tas
     caplog.set_level(logging.INFO)
     job, trigger = submit("import time; time.sleep(600)")
     on_slurm.put_in_front("scancel", "sleep 3")
-    asyncio.run(killed_as_airflow_does([made_anew(trigger)], 1.0))
+    asyncio.run(killed_as_airflow_does([recreated(trigger)], 1.0))
     assert f"Cancelling {job} in the background; Airflow has stopped waiting" in caplog.text
     on_slurm.wait_for(job.ref.id, "CANCELLED")
 
@@ -365,7 +365,7 @@ def test_on_kill_with_keep_job_does_not_cancel(on_slurm, submit):
     """With on_kill_action='keep_job' nothing is cancelled."""
     job, trigger = submit("import time; time.sleep(600)", on_kill_action="keep_job")
     on_slurm.wait_for(job.ref.id, "RUNNING")
-    asyncio.run(made_anew(trigger).on_kill())
+    asyncio.run(recreated(trigger).on_kill())
     assert not job.directory.is_cancelled
     assert on_slurm.state(job.ref.id) == "RUNNING"
 
@@ -375,14 +375,14 @@ def test_trigger_masks_secrets_that_its_arguments_do_not_show(on_slurm, submit, 
     source = "import time; print('the key is open-sesame', flush=True); time.sleep(600)"
     _, trigger = submit(source, secrets=("open-sesame",))
     assert "open-sesame" not in repr(trigger.serialize())
-    asyncio.run(run_until(made_anew(trigger), logged))
+    asyncio.run(run_until(recreated(trigger), logged))
     assert logged() == ["the key is ***"]
 
 
 def test_trigger_masks_secrets_in_its_event(submit):
     """Airflow keeps that in its database, with the last lines of stderr."""
     _, trigger = submit("import sys; sys.exit('bad key: open-sesame')", "local", secrets=("open-sesame",))
-    event = asyncio.run(first_event(made_anew(trigger)))
+    event = asyncio.run(first_event(recreated(trigger)))
     assert "bad key: ***" in event["ending"]["message"]
     assert "open-sesame" not in repr(event)
 
@@ -392,7 +392,7 @@ def test_trigger_without_key_to_its_secrets_raises_and_logs_nothing(on_slurm, su
     job, trigger = submit("print('the key is open-sesame')", secrets=("open-sesame",))
     job.directory.forget_secrets()
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(made_anew(trigger)))
+        asyncio.run(first_event(recreated(trigger)))
     assert logged() == []
 
 
@@ -401,7 +401,7 @@ def test_trigger_with_the_key_of_another_raises(on_slurm, submit):
     job, trigger = submit("print('done')", secrets=("open-sesame",))
     encrypt_secrets(["another-secret"], job.directory)
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(made_anew(trigger)))
+        asyncio.run(first_event(recreated(trigger)))
 
 
 def test_run_without_slurm_commands_raises_at_once(on_slurm, submit, tmp_path, monkeypatch):
@@ -409,7 +409,7 @@ def test_run_without_slurm_commands_raises_at_once(on_slurm, submit, tmp_path, m
     _, trigger = submit("pass")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmUnavailable, match="sbatch, squeue, scancel not found"):
-        asyncio.run(first_event(made_anew(trigger)))
+        asyncio.run(first_event(recreated(trigger)))
 
 
 def test_run_does_not_block_the_event_loop(on_slurm, submit, monkeypatch):
@@ -427,11 +427,11 @@ def test_run_does_not_block_the_event_loop(on_slurm, submit, monkeypatch):
     _, trigger = submit("print('done')")
 
     async def follow():
-        anew = made_anew(trigger)
+        changed = recreated(trigger)
         watching.append(True)
         try:
-            await first_event(anew)
-            await anew.on_kill()
+            await first_event(changed)
+            await changed.on_kill()
         finally:
             watching.clear()
 
@@ -451,13 +451,13 @@ def test_run_on_hanging_file_system_does_not_block_other_triggers(submit, tmp_pa
 
     def hanging(log) -> SlurmJobTrigger:
         _, kwargs = healthy.serialize()
-        return made_anew(SlurmJobTrigger(**kwargs | {"job": kwargs["job"] | {"directory": str(log.parent)}}))
+        return recreated(SlurmJobTrigger(**kwargs | {"job": kwargs["job"] | {"directory": str(log.parent)}}))
 
     async def follow_all():
         tasks = [asyncio.create_task(first_event(hanging(log))) for log in stuck]
         try:
             await asyncio.sleep(0.2)
-            return await first_event(made_anew(healthy))
+            return await first_event(recreated(healthy))
         finally:
             for task in tasks:
                 task.cancel()
@@ -479,11 +479,11 @@ def test_run_pending_member_resumes_in_another_triggerer(on_slurm, register, cap
     caplog.set_level(logging.INFO)
     on_slurm.put_in_front("sbatch")
     (one,) = register("print('done')", 1)
-    asyncio.run(run_until(made_anew(one), lambda: "(waiting for its array)" in caplog.text))
+    asyncio.run(run_until(recreated(one), lambda: "(waiting for its array)" in caplog.text))
     _, other = register("print('done')", 2)
 
     async def both():
-        return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in (one, other)))
+        return await asyncio.gather(*(first_event(recreated(trigger)) for trigger in (one, other)))
 
     events = asyncio.run(both())
     assert [event["ending"]["error"] for event in events] == [None, None]
@@ -495,7 +495,7 @@ def test_run_pending_member_resumes_in_another_triggerer(on_slurm, register, cap
 def test_on_kill_of_pending_member_excludes_it_from_the_array(on_slurm, register, airflow_has_task_as):
     """Nothing of it is submitted; the one that is left does not wait for it."""
     airflow_has_task_as("failed")
-    cleared, other = map(made_anew, register("print('done')", 2, array_wait=0.0))
+    cleared, other = map(recreated, register("print('done')", 2, array_wait=0.0))
     asyncio.run(cleared.on_kill())
     assert JobDirectory(cleared.serialize()[1]["job"]["directory"]).is_cancelled
     event = asyncio.run(first_event(other))
@@ -509,7 +509,7 @@ def test_run_member_with_withdrawn_registration_ends(on_slurm, register, airflow
     """Another triggerer, which was paused, has cancelled it meanwhile."""
     airflow_has_task_as("failed")
     (trigger,) = register("print('done')", 1)
-    waiting, other = made_anew(trigger), made_anew(trigger)
+    waiting, other = recreated(trigger), recreated(trigger)
 
     async def cancelled_elsewhere():
         event = asyncio.create_task(first_event(waiting))
@@ -525,7 +525,7 @@ def test_run_array_submission_error_fails_all_members(on_slurm, register):
     triggers = register("print('done')", 2, slurm={"partition": "nowhere"})
 
     async def both():
-        return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in triggers))
+        return await asyncio.gather(*(first_event(recreated(trigger)) for trigger in triggers))
 
     for event in asyncio.run(both()):
         assert event["job"]["id"] is None
