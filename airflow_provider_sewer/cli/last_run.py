@@ -84,6 +84,14 @@ def status(request: Request) -> str:
     return "\n".join([*lines, "", f"Logs: {last.log_dir}"])
 
 
+def task_names() -> list[str]:
+    """Return the names of the tasks of the last run in this folder that a shell takes without quotes.
+
+    :raises SewerError: when there is none.
+    """
+    return [name for name in _last_run(Request(None, None, None))[1].outcomes if shlex.quote(name) == name]
+
+
 def print_log(request: Request, task: str, *, follows: bool) -> None:
     """Write the log of a task to stdout.
 

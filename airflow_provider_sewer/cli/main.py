@@ -113,7 +113,7 @@ def main(ctx: click.Context) -> None:
     command line is invalid, 130 and 143 after Ctrl-C and SIGTERM.
 
     \b
-    Shell completion, in the start file of the shell:
+    Shell completion, in the start file of the shell (zsh: after compinit):
       bash  eval "$(_SPPE_COMPLETE=bash_source sppe)"
       zsh   eval "$(_SPPE_COMPLETE=zsh_source sppe)"
       fish  _SPPE_COMPLETE=fish_source sppe | source
@@ -352,8 +352,16 @@ def status(workflow: str | None, state: str | None) -> None:
     click.echo(last_run.status(last_run.Request(given_file(), workflow, state)))
 
 
+def _names_of_last_run(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from airflow_provider_sewer.cli import last_run
+
+    with suppress(SewerError, OSError):  # there is none to complete from
+        return [name for name in last_run.task_names() if name.startswith(incomplete)]
+    return []
+
+
 @main.command()
-@click.argument("task")
+@click.argument("task", shell_complete=_names_of_last_run)
 @optional_file
 @WORKFLOW
 @_STATE

@@ -1,11 +1,8 @@
-"""Help, arguments and shell completion of ``sppe``."""
+"""Help and arguments of ``sppe``."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -40,13 +37,3 @@ def test_run_help_lists_options_in_groups(sppe) -> None:
     headings = re.findall(r"^(\S.*):$", done.stdout, re.MULTILINE)
     assert headings[:4] == ["Workflow file", "Tasks", "Processes of tasks", "Slurm"]
     assert headings[-1] == "Options"
-
-
-@pytest.mark.parametrize(("words", "completed"), [("sppe ru", "plain,run"), ("sppe run --dry", "plain,--dry-run")])
-def test_completion_completes_commands_and_options(words: str, completed: str, sppe) -> None:
-    env = {"_SPPE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    program = os.path.join(os.path.dirname(sys.executable), "sppe")
-
-    done = subprocess.run([program], env=sppe.environment(**env), capture_output=True, text=True, check=True)
-
-    assert done.stdout == f"{completed}\n"
