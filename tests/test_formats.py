@@ -39,7 +39,7 @@ from airflow_provider_sewer.slurm.attempts import Attempt, Attempts, TaskInstanc
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
-from airflow_provider_sewer.slurm.job_records import ExitRecord, Monitor, StartRecord
+from airflow_provider_sewer.slurm.job_records import ExitRecord, JobUsage, Monitor, StartRecord
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
@@ -54,6 +54,10 @@ WANTS = ArrayOptions("dag.task", {"mem_gb": 8}, requeue=False, most_seconds=None
 PRODUCT = ProductRecord(
     "train", "c0ffee", Fingerprint("1-2", "aa", "3-4"), {"in.csv": Fingerprint("3-4")}, {"raw": "7-8"}, "bb", None,
     {"loss": 0.5}, attempt="making-1-2", beside={"x.idx": Fingerprint("5-6")}, dag_run=["dag", "run"],
+)  # fmt: skip
+USAGE = JobUsage(
+    NAME, "dag", "run", "task", -1, "4711", "out_of_memory", "n1", 1.0, 1700000003.5, 1700000009.5,
+    {"cpus": 4.0, "mem_gb": 8.0}, {"elapsed": 6.0, "cpu": 5.5, "max_rss": 8589934592.0}, "job",
 )  # fmt: skip
 ENDING = JobResult("out_of_memory", "more", "4711", "OUT_OF_MEMORY", None, "n1", "/runs/1")
 
@@ -234,6 +238,10 @@ IN_JOB = {
     ),
     "log-offsets": Stored(
         formats.LOG_OFFSETS, "log-offsets.json", read_log, "sec6\n", None, "0\n23\n56\n", "0\n23\n56\n"
+    ),
+    "usage": Stored(
+        formats.USAGE, "usage.json", lambda folder: JobDirectory(folder).read_usage(), USAGE,
+        lambda folder: JobDirectory(folder).write_usage(USAGE), None, None,
     ),
     "start": Stored(
         formats.START, "start.json", lambda folder: JobDirectory(folder).read_start(),

@@ -26,7 +26,7 @@ from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.slurm.attempts import Attempts, TaskInstance
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_spec import load_task
-from airflow_provider_sewer.slurm.job_usage import usage_of
+from airflow_provider_sewer.slurm.job_usage import finished_usage
 from airflow_provider_sewer.slurm.last_lines import last_line_between
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 
@@ -136,6 +136,11 @@ RECORDS = {
         "cpus": 2,
     },
     "monitor.json": {"token": "t", "try_number": 1},
+    "usage.json": {
+        "name": "n", "dag_id": "d", "run_id": "r", "task": "t", "map_index": -1, "job_id": "17",
+        "exit_class": "success", "node": "n1", "waited": 0.5, "started": 1.0, "ended": 2.0,
+        "requested": {"cpus": 2.0}, "used": {"elapsed": 1.0}, "source": "job",
+    },
     "task.json": {"members": [], "tasks": [], "mapped": []},
     "products.json": {"attempt": "a", "before": {}, "made_from": {"dependencies": {}}},
     "ended.json": {"how": "collected", "try_number": 1},
@@ -405,7 +410,10 @@ def test_records_of_jobs_leave_no_traceback(fuzz: Fuzz) -> None:
             fuzz.call(seed, read)
         for read in (directory.read_ended, directory.read_ended_try, directory.read_log_state):
             fuzz.call(seed, read)
-        fuzz.call(seed, lambda directory=directory: (usage_of(directory), load_task(directory, Task("a", "m"))))
+        fuzz.call(
+            seed,
+            lambda directory=directory: (finished_usage(directory, "success"), load_task(directory, Task("a", "m"))),
+        )
         (folder / "stdout.log").write_text("a line\n")
         fuzz.call(seed, JobLogs(directory, lambda *_: None).finish)
         fuzz.call(seed, lambda folder=folder: read_record(str(folder / "x")))

@@ -459,8 +459,9 @@ def report(run: str | None, log_dir: str | None, output: str | None, form: str |
     form = form or (os.path.splitext(output or "")[1].lstrip(".") if output else "html")
     if form not in report_command.FORMATS:
         raise click.UsageError(f"--format must be html, json or tsv, got {form!r}")
-    record = report_command.find_run(run, report_command.RunFolders(log_dir))
-    text = report_command.report(record, form, os.path.dirname(os.path.abspath(output or "report")))
+    folders = report_command.RunFolders(log_dir)
+    record = report_command.find_run(run, folders)
+    text = report_command.report(record, folders, form, os.path.dirname(os.path.abspath(output or "report")))
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -471,12 +472,13 @@ def report(run: str | None, log_dir: str | None, output: str | None, form: str |
 @main.command()
 @workflow_file
 @_LOG_DIR
-@option("--since", metavar="TIME", help="Only later runs: a date, or a duration such as 7d or 12h.")
+@option("--since", metavar="TIME", help="Runs since a date or for a duration such as 7d or 12h. [default: the last 10]")
 @option("--format", "form", default="text", type=click.Choice(["text", "tsv"]), show_default=True)
 def usage(path: str, log_dir: str | None, since: str | None, form: str) -> None:
-    """Show requested and used resources of the jobs of a workflow file, and suggest smaller requests.
+    """Show requested and used resources of the jobs of a workflow file, and suggest requests that fit.
 
-    It reads the records of the runs and changes nothing.
+    It reads the records of the runs. If FILE is a folder, it reads the job directories below it, such
+    as those of Airflow in a run_dir. It changes no request.
     """
     from airflow_provider_sewer.cli import report_command
 

@@ -11,10 +11,18 @@ from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.run_command import LOGS
 from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.execution.run_record import RUN_FILE, RunRecord, read_run, recorded_runs
-from airflow_provider_sewer.reports.accounted_usage import with_accounting
+from airflow_provider_sewer.reports.job_usages import (
+    accounted_jobs,
+    accounted_runs,
+    jobs_below,
+    jobs_of_runs,
+    latest_jobs,
+    latest_runs,
+)
 from airflow_provider_sewer.reports.page import report_page
 from airflow_provider_sewer.reports.table import report_json, report_tsv
-from airflow_provider_sewer.reports.usage_summary import summarize, usage_text, usage_tsv
+from airflow_provider_sewer.reports.usage_summary import summarize
+from airflow_provider_sewer.reports.usage_table import usage_text, usage_tsv
 
 FORMATS = ("html", "json", "tsv")
 
@@ -55,27 +63,38 @@ def find_run(run: str | None, folders: RunFolders) -> RunRecord:
     raise StateError(f"no recorded run{of_file} {folders}; name the log folder of a run")
 
 
-def usage(file: str, folders: RunFolders, since: str | None, form: str) -> str:
-    """Return the usage of the tasks of a workflow file over its recorded runs.
+def usage(path: str, folders: RunFolders, since: str | None, form: str) -> str:
+    """Return the usage of tasks over their jobs.
 
-    :param file: the workflow file.
-    :param folders: where to look for them.
+    :param path: a workflow file, for its recorded runs; or a folder, for the job directories below it.
+    :param folders: where to look for runs.
     :param since: date or duration; earlier runs are left out.
     :param form: ``text`` or ``tsv``.
     :raises StateError: when no job is recorded.
     """
-    runs = [run for run in map(read_run, folders.records()) if run.file == os.path.abspath(file)]
-    summaries = summarize(_accounted(runs), since=_moment(since) if since else 0.0)
-    if not summaries:
-        raise StateError(f"no finished job of {file} is recorded {folders}; run it with --on slurm")
-    return usage_tsv(summaries) if form == "tsv" else usage_text(summaries)
+    moment = None if since is None else _moment(since)
+    if is_folder := os.path.isdir(path):
+        jobs, note = accounted_jobs(latest_jobs(jobs_below(path), moment))
+    else:
+        runs, note = accounted_runs(latest_runs(_runs_of(path, folders), moment))
+        jobs = jobs_of_runs(runs)
+    _warn(note)
+    if not jobs and is_folder:
+        raise StateError(f"no finished job is recorded below {os.path.abspath(path)}; name a run_dir or a folder in it")
+    if not jobs:
+        raise StateError(f"no finished job of {path} is recorded {folders}; run it with --on slurm")
+    summaries = summarize(jobs)
+    return usage_tsv(summaries) if form == "tsv" else usage_text(summaries, path)
 
 
-def _accounted(runs: list[RunRecord]) -> list[RunRecord]:
-    runs, note = with_accounting(runs)
+def _runs_of(file: str, folders: RunFolders) -> list[RunRecord]:
+    """Return the recorded runs of a workflow file, the newest first."""
+    return [run for run in map(read_run, folders.records()) if run.file == os.path.abspath(file)]
+
+
+def _warn(note: str) -> None:
     if note:
         write_message(f"sppe: {note}")
-    return runs
 
 
 def _moment(since: str) -> float:
@@ -92,13 +111,21 @@ def _moment(since: str) -> float:
     raise SewerError(f"--since must be a date or a duration such as 7d, 12h or 2026-01-31, got {since!r:.200}")
 
 
-def report(run: RunRecord, form: str, folder: str) -> str:
+def report(run: RunRecord, folders: RunFolders, form: str, folder: str) -> str:
     """Return the report on a run, with the usage that Slurm's accounting has of its jobs.
 
+    :param folders: where to look for the last runs of the same file.
     :param form: one of :data:`FORMATS`.
     :param folder: where it will be.
     """
-    (run,) = _accounted([run])
+    others = [
+        other for other in _runs_of(run.file, folders) if os.path.abspath(other.path) != os.path.abspath(run.path)
+    ]
+    runs, note = accounted_runs([run, *latest_runs(others, None)])
+    _warn(note)
+    run = runs[0]
+    newest_first = sorted(runs, key=lambda each: -each.started)
+    summaries = summarize(jobs_of_runs(latest_runs(newest_first, None)))
     if form == "html":
-        return report_page(run, folder)
-    return report_json(run) + "\n" if form == "json" else report_tsv(run)
+        return report_page(run, summaries, folder)
+    return report_json(run, summaries) + "\n" if form == "json" else report_tsv(run, summaries)

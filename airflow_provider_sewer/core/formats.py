@@ -115,6 +115,14 @@ CANCELLED = Format("cancelled", {"is_cleared": bool})
 MONITOR = Format("monitor.json", {"token": str, "try_number": int})
 UNKNOWN = Format("unknown.json", {"seconds": float})
 LOG_OFFSETS = Format("log-offsets.json", {"stdout": dict, "stderr": dict})
+USAGE = Format(
+    "usage.json",
+    {
+        "name": str, "dag_id": str, "run_id": str, "task": str, "map_index": int, "job_id": str, "exit_class": str,
+        "node": str, "waited": object, "started": object, "ended": object, "requested": dict, "used": dict,
+        "source": str,
+    },
+)  # fmt: skip
 #: These two records are written by the job script, ``job.bash``.
 START = Format("start.json", {"job_id": str, "restart": int, "node": str, "pid": int, "time": float})
 EXIT = Format(

@@ -71,9 +71,14 @@ def with_amount(name: str, value: Any, amount: float) -> Any:
 
 
 def megabytes(text: Any) -> float:
-    """Return the megabytes of an amount of memory as sbatch takes it, such as ``4G``."""
-    number, unit = _MEMORY.fullmatch(str(text).upper()).groups()  # type: ignore[union-attr]  # validated
-    return int(number) * _UNITS[unit or "M"]
+    """Return the megabytes of an amount of memory as sbatch takes it, such as ``4G``.
+
+    :raises ValueError: for any other text.
+    """
+    found = _MEMORY.fullmatch(str(text).upper())
+    if found is None:
+        raise ValueError(f"memory must be an amount such as '4G', got {text!r:.200}")
+    return int(found[1]) * _UNITS[found[2] or "M"]
 
 
 def minutes(time: Any) -> Optional[float]:

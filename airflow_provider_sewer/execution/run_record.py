@@ -163,7 +163,7 @@ class RunRecorder:
 
     def on_end(self, task: Task, outcome: Outcome) -> None:
         """Record its state and its usage."""
-        used, requested, job_id, job_name, directory, started = outcome.usage
+        used, requested, job_id, job_name, directory, started, node, exit_class = outcome.usage
         self._record(
             task,
             "ended",
@@ -176,6 +176,8 @@ class RunRecorder:
             job_name=job_name,
             directory=directory,
             started=started,
+            node=node,
+            exit_class=exit_class,
         )
 
     def _record(self, task: Task, event: str, **fields: Any) -> None:
@@ -248,6 +250,8 @@ def _after(task: TaskRecord, event: Mapping[str, Any]) -> TaskRecord:
             str(event["job_name"]),
             str(event["directory"]),
             started,
+            str(event.get("node", "")),
+            str(event.get("exit_class", "")),
         )
         never_started = event["job_id"] and event["started"] is None
         return task._replace(

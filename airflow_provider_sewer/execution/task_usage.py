@@ -14,12 +14,16 @@ _NOTHING: Mapping[str, float] = MappingProxyType({})
 class TaskUsage(NamedTuple):
     """Usage of one attempt at a task.
 
-    :param used: ``elapsed`` and ``cpu`` in seconds, ``max_rss`` in bytes.
-    :param requested: of a job: ``cpus``, ``mem_gb``, ``timeout_min``, ``gpus``.
+    :param used: ``elapsed`` and ``cpu`` in seconds, ``max_rss`` in bytes, on one node; ``cpus``, the number of
+        processors that a job was given on all nodes.
+    :param requested: of a job: ``cpus``, ``mem_gb``, ``gpus`` and ``tasks`` of one node, ``nodes``, ``timeout_min``,
+        ``cpus_per_gpu``.
     :param job_id: id of its job.
     :param job_name: name of its job.
     :param directory: job directory.
     :param started: when its job started, in seconds since 1970.
+    :param node: the node that its job ran on; the first of several.
+    :param exit_class: of a job: ``success`` or the key of an error; empty if that is not known.
     """
 
     used: Mapping[str, float] = _NOTHING
@@ -28,6 +32,8 @@ class TaskUsage(NamedTuple):
     job_name: str = ""
     directory: str = ""
     started: float | None = None
+    node: str = ""
+    exit_class: str = ""
 
 
 NO_USAGE = TaskUsage()

@@ -50,7 +50,7 @@ from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.job_url import url_of
-from airflow_provider_sewer.slurm.job_usage import usage_of
+from airflow_provider_sewer.slurm.job_usage import usage_for_xcom
 from airflow_provider_sewer.slurm.run_dir import checked_run_dir
 from airflow_provider_sewer.slurm.submission import submitted_message
 
@@ -436,7 +436,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         ti, directory = context["ti"], JobDirectory(job_result.run_directory or "")
         if store := context.get("task_state_store"):
             store.delete(_JOB_KEY)
-        ti.xcom_push(key="slurm_usage", value=usage_of(directory))
+        ti.xcom_push(key="slurm_usage", value=usage_for_xcom(run.record_usage(job_result)))
         try:
             result = run.collect(job_result)
         except SlurmError as error:

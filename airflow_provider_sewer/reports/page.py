@@ -17,18 +17,23 @@ from airflow_provider_sewer.execution.durations import duration_text
 from airflow_provider_sewer.execution.task_states import TaskState
 from airflow_provider_sewer.exporters.diagram import printable
 from airflow_provider_sewer.exporters.svg import PAGE, STYLE, TaskMark, graph_svg
-from airflow_provider_sewer.reports.advice import GIGABYTE, advice_for
+from airflow_provider_sewer.reports.job_usages import LAST_RUNS
 from airflow_provider_sewer.reports.state_styles import SHOWN, UNKNOWN, shown_state
+from airflow_provider_sewer.reports.usage_summary import gigabytes_used
+from airflow_provider_sewer.reports.usage_table import HEADINGS, snippets, usage_notes, usage_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airflow_provider_sewer.execution.run_record import RunRecord, TaskRecord
+    from airflow_provider_sewer.reports.usage_summary import TaskSummary
 
 #: Number of lines of a failed task's log, and maximum bytes that are read for them.
 _LAST_LINES, _LAST_BYTES = 15, 32 * 1024
 #: Maximum number of failures that are shown with their logs.
 _MOST_FAILURES = 50
+#: Maximum number of tasks that are shown with their requests.
+_MOST_REQUESTS = 200
 #: With more failures, their logs are folded.
 _MOST_OPEN = 5
 #: Width of the timeline and its names; height of a row, and maximum height of all rows, in pixels.
@@ -65,10 +70,11 @@ summary { cursor: pointer; margin: .6rem 0; }
 """
 
 
-def report_page(run: RunRecord, folder: str) -> str:
+def report_page(run: RunRecord, summaries: Sequence[TaskSummary], folder: str) -> str:
     """Return the page.
 
     :param run: the run.
+    :param summaries: the usage of its tasks over the last runs.
     :param folder: where the page will be, so that its links to the logs are relative.
     """
     title = escape(printable(run.workflow))
@@ -77,7 +83,7 @@ def report_page(run: RunRecord, folder: str) -> str:
         _section("Graph", [f'<div class="scroll">{_graph(run)}</div>']),
         _section("Failures", _failures(run, folder)),
         _section("Timeline", _timeline(run)),
-        _section("Advice", _advice(run)),
+        _section("Requests", _requests(run, summaries)),
         _section("Tasks", _table(run, folder)),
     ]
     return (
@@ -204,19 +210,22 @@ def _tick(seconds: float, step: float) -> str:
     return f"{seconds / unit:g} {name}"
 
 
-def _advice(run: RunRecord) -> Iterator[str]:
-    rows = [
-        f"<li><b>{escape(printable(task.name))}</b>: {escape(text)}</li>"
-        for task in run.tasks.values()
-        if task.state is TaskState.SUCCEEDED
-        for text in advice_for(task.usage)
-    ]
-    if rows:
-        yield "<ul>"
-        yield from rows[:_MOST_FAILURES]
-        yield "</ul>"
-        if len(rows) > _MOST_FAILURES:
-            yield f"<p>{len(rows) - _MOST_FAILURES:,} more; --format tsv has all of them.</p>"
+def _requests(run: RunRecord, summaries: Sequence[TaskSummary]) -> Iterator[str]:
+    if not summaries:
+        return
+    shown = summaries[:_MOST_REQUESTS]
+    yield f'<p class="facts">Jobs of the last {LAST_RUNS} runs. p50 / p95 of the jobs that succeeded, and the request. '
+    yield "?: not measured</p>"
+    yield '<div class="scroll"><table>\n<thead><tr>'
+    yield from (f"<th>{name.capitalize()}</th>" for name in HEADINGS)
+    yield "</tr></thead>\n<tbody>"
+    for summary in shown:
+        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in usage_row(summary))}</tr>"
+    yield "</tbody></table></div>"
+    if len(summaries) > len(shown):
+        yield f"<p>{len(summaries) - len(shown):,} more tasks; --format tsv has all of them.</p>"
+    text = escape("\n".join([*usage_notes(shown), *snippets(shown, run.file)]).strip())
+    yield f"<pre>{text}</pre>"
 
 
 def _table(run: RunRecord, folder: str) -> Iterator[str]:
@@ -242,7 +251,7 @@ def _numbers(task: TaskRecord) -> Iterator[str]:
     yield _ran(task)
     yield f"{used['cpu']:.1f} s" if "cpu" in used else ""
     yield f"{requested['cpus']:g}" if "cpus" in requested else ""
-    yield f"{used['max_rss'] / GIGABYTE:.2f} GB" if "max_rss" in used else ""
+    yield "" if (memory := gigabytes_used(task.usage)) is None else f"{memory:.2f} GB"
     yield f"{requested['mem_gb']:g} GB" if "mem_gb" in requested else ""
     yield f"{requested['timeout_min']:g} min" if "timeout_min" in requested else ""
 

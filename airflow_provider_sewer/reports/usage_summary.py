@@ -1,30 +1,30 @@
-"""Usage of the tasks of a workflow over several runs, and requests that would have been enough."""
+"""Usage of each task over several jobs, and requests that would have been enough."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from statistics import quantiles
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.execution.task_states import TaskState
-from airflow_provider_sewer.exporters.diagram import printable
-from airflow_provider_sewer.reports.advice import GIGABYTE, busy_cpus
+from airflow_provider_sewer.core.errors import SlurmOutOfMemory, SlurmTimeout, key_of
+from airflow_provider_sewer.slurm.job_records import SUCCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from airflow_provider_sewer.execution.run_record import RunRecord
     from airflow_provider_sewer.execution.task_usage import TaskUsage
+    from airflow_provider_sewer.reports.job_usages import FinishedJob
 
+GIGABYTE = 1024.0**3
+#: With fewer jobs, a suggestion is a guess.
+FEW_JOBS = 5
+OUT_OF_MEMORY, TIMEOUT = key_of(SlurmOutOfMemory), key_of(SlurmTimeout)
 _HOUR = 3600.0
-#: A suggestion is the largest usage times this, rounded up to a multiple.
-_MARGIN = {"mem_gb": (1.25, 0.5), "timeout_min": (1.5, 5.0), "cpus_per_task": (1.0, 1.0)}
-COLUMNS = (
-    "task", "jobs", "mem_gb_requested", "mem_gb_p50", "mem_gb_p95", "cpus_requested", "cpus_p50", "cpus_p95",
-    "timeout_min_requested", "minutes_p50", "minutes_p95", "wasted_core_hours", "wasted_gb_hours", "suggestion",
-)  # fmt: skip
+#: A suggestion is the largest usage times the first number, rounded up to a multiple of the second one.
+_MARGIN = {"mem_gb": (1.25, 0.5), "timeout_min": (1.5, 5.0)}
+#: It is at least this multiple of a request that was too small.
+_GROWTH = 1.5
 
 
 class Spread(NamedTuple):
@@ -37,133 +37,158 @@ class Spread(NamedTuple):
 
 
 class TaskSummary(NamedTuple):
-    """Usage of a task, or of all instances of a mapped task, over its jobs that succeeded.
+    """Usage of a task, or of all instances of a mapped task, over its jobs.
 
     :param task: its name; of a mapped task, that without values.
     :param jobs: number of jobs.
-    :param memory: gigabytes.
-    :param cpus: busy processors on average.
+    :param ends: number of jobs by exit class.
+    :param memory: gigabytes of one node.
+    :param cpus: busy processors of one node, on average.
     :param minutes: duration.
-    :param core_hours: requested and unused.
-    :param gigabyte_hours: requested and unused.
+    :param gpus: requested GPUs of one node, whose usage is not measured.
+    :param core_hours: requested and unused, on all nodes.
+    :param gigabyte_hours: requested and unused, on all nodes.
+    :param suggestion: Slurm parameters that would have been enough, for those requests that differ.
     """
 
     task: str
     jobs: int
+    ends: Counter[str]
     memory: Spread
     cpus: Spread
     minutes: Spread
+    gpus: float | None
     core_hours: float
     gigabyte_hours: float
+    suggestion: dict[str, float | int]
 
     @property
-    def suggestion(self) -> dict[str, float | int]:
-        """Return Slurm parameters that would have been enough, for those requests that are larger."""
-        spreads = {"mem_gb": self.memory, "timeout_min": self.minutes, "cpus_per_task": self.cpus}
-        suggested = {}
-        for name, spread in spreads.items():
-            factor, step = _MARGIN[name]
-            if spread.requested and spread.largest:
-                enough = max(step, math.ceil(spread.largest * factor / step) * step)
-                if enough < spread.requested:
-                    suggested[name] = int(enough) if enough == int(enough) else enough
-        return suggested
+    def is_guess(self) -> bool:
+        """Return whether there are few jobs to learn from."""
+        return self.jobs < FEW_JOBS
 
 
-def summarize(runs: Iterable[RunRecord], *, since: float = 0.0) -> list[TaskSummary]:
-    """Return the usage of each task that has run as a job, in the order of the workflow.
+def summarize(jobs: Iterable[FinishedJob]) -> list[TaskSummary]:
+    """Return the usage of each task, in the order of the newest run.
 
-    :param runs: the recorded runs of a workflow file, the newest first.
-    :param since: runs that started earlier are left out; in seconds since 1970.
+    :param jobs: the jobs, the newest first.
     """
-    jobs: dict[str, list[TaskUsage]] = defaultdict(list)
-    for run in runs:
-        if run.started < since:
-            continue
-        for task in run.tasks.values():
-            if task.state is TaskState.SUCCEEDED and task.usage.job_id:
-                jobs[task.name.partition("[")[0]].append(task.usage)
-    return [_summary(name, usages) for name, usages in jobs.items()]
+    usages: dict[str, list[TaskUsage]] = defaultdict(list)
+    for job in jobs:
+        usages[job.task].append(job.usage)
+    return [_summary(task, of_task) for task, of_task in usages.items()]
 
 
 def _summary(task: str, usages: Sequence[TaskUsage]) -> TaskSummary:
-    cores = gigabytes = 0.0
-    for used, requested, *_ in usages:
-        hours = used.get("elapsed", 0.0) / _HOUR
-        if "cpu" in used and "cpus" in requested:
-            cores += max(0.0, requested["cpus"] * hours - used["cpu"] / _HOUR)
-        if "max_rss" in used and "mem_gb" in requested:
-            gigabytes += max(0.0, requested["mem_gb"] - used["max_rss"] / GIGABYTE) * hours
+    memory = _spread(usages, "mem_gb", gigabytes_used)
+    cpus = _spread(usages, "cpus", busy_cpus)
+    minutes = _spread(usages, "timeout_min", _minutes)
+    suggested = {
+        "mem_gb": _enough("mem_gb", memory, usages, OUT_OF_MEMORY),
+        "timeout_min": _enough("timeout_min", minutes, usages, TIMEOUT),
+        **_enough_cpus(cpus, usages),
+    }
     return TaskSummary(
         task,
         len(usages),
-        _spread(usages, "mem_gb", [used["max_rss"] / GIGABYTE for used, *_ in usages if "max_rss" in used]),
-        _spread(usages, "cpus", [busy for busy in map(busy_cpus, usages) if busy]),
-        _spread(usages, "timeout_min", [used["elapsed"] / 60 for used, *_ in usages if "elapsed" in used]),
-        cores,
-        gigabytes,
+        Counter(usage.exit_class for usage in usages),
+        memory,
+        cpus,
+        minutes,
+        _last_request(usages, "gpus"),
+        sum(map(_unused_core_hours, usages)),
+        sum(map(_unused_gigabyte_hours, usages)),
+        {name: _whole(amount) for name, amount in suggested.items() if amount is not None},
     )
 
 
-def _spread(usages: Sequence[TaskUsage], request: str, used: Sequence[float]) -> Spread:
-    """Return the request of the newest job that has one, and the quantiles of the usage."""
-    requested = next((usage.requested[request] for usage in usages if request in usage.requested), None)
-    if not used:
+# -- Figures of one job ------------------------------------------------------------------------------------------------
+
+
+def gigabytes_used(usage: TaskUsage) -> float | None:
+    """Return the gigabytes that a job used on one node."""
+    return usage.used["max_rss"] / GIGABYTE if "max_rss" in usage.used else None
+
+
+def busy_cpus(usage: TaskUsage) -> float | None:
+    """Return the number of processors of one node that were busy on average."""
+    seconds = usage.used.get("elapsed", 0.0) * _nodes(usage)
+    return usage.used["cpu"] / seconds if seconds and usage.used.get("cpu") else None
+
+
+def _minutes(usage: TaskUsage) -> float | None:
+    return usage.used["elapsed"] / 60 if "elapsed" in usage.used else None
+
+
+def _nodes(usage: TaskUsage) -> float:
+    return usage.requested.get("nodes", 1.0)
+
+
+def _unused_core_hours(usage: TaskUsage) -> float:
+    """Return the unused core-hours: of the processors that Slurm gave the job, else of those that it requested."""
+    cpus = usage.used.get("cpus") or usage.requested.get("cpus", 0.0) * _nodes(usage)
+    if not cpus or "cpu" not in usage.used:
+        return 0.0
+    return max(0.0, cpus * usage.used.get("elapsed", 0.0) - usage.used["cpu"]) / _HOUR
+
+
+def _unused_gigabyte_hours(usage: TaskUsage) -> float:
+    used, requested = gigabytes_used(usage), usage.requested.get("mem_gb")
+    if used is None or requested is None:
+        return 0.0
+    return max(0.0, requested - used) * _nodes(usage) * usage.used.get("elapsed", 0.0) / _HOUR
+
+
+# -- All jobs of a task ------------------------------------------------------------------------------------------------
+
+
+def _spread(usages: Sequence[TaskUsage], request: str, figure: Callable[[TaskUsage], float | None]) -> Spread:
+    """Return the request of the newest job that has one, and the quantiles of the usage.
+
+    The quantiles are those of the jobs that succeeded, if there are any: others ended early. The largest is that of all
+    jobs.
+    """
+    requested = _last_request(usages, request)
+    figures = [(usage.exit_class == SUCCESS, amount) for usage in usages if (amount := figure(usage)) is not None]
+    if not figures:
         return Spread(requested, None, None, None)
-    cuts = quantiles(used, n=20, method="inclusive") if len(used) > 1 else [used[0]] * 19
-    return Spread(requested, cuts[9], cuts[18], max(used))
+    used = [amount for is_success, amount in figures if is_success] or [amount for _, amount in figures]
+    cuts = quantiles(used, n=20, method="inclusive") if len(used) > 1 else used * 19
+    return Spread(requested, cuts[9], cuts[18], max(amount for _, amount in figures))
 
 
-def usage_tsv(summaries: Iterable[TaskSummary]) -> str:
-    """Return one line for each task, its fields separated by tabs."""
-    lines = [COLUMNS, *(tuple(_cell(value) for value in _values(summary)) for summary in summaries)]
-    return "".join("\t".join(line) + "\n" for line in lines)
+def _last_request(usages: Iterable[TaskUsage], name: str) -> float | None:
+    return next((usage.requested[name] for usage in usages if name in usage.requested), None)
 
 
-def usage_text(summaries: Sequence[TaskSummary]) -> str:
-    """Return a table for a terminal, and the suggested requests as code."""
-    rows = [("task", "jobs", "memory GB", "cpus", "minutes", "unused"), *map(_row, summaries)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    suggested = {summary.task: summary.suggestion for summary in summaries if summary.suggestion}
-    notes = ["", "memory, cpus and minutes: p50 / p95 of the jobs that succeeded, and the request; ?: not measured"]
-    return "\n".join([*table, *notes, *_snippets(suggested)]) + "\n"
+def _enough(name: str, spread: Spread, usages: Iterable[TaskUsage], failure: str) -> float | None:
+    """Return a request that would have been enough, if it is smaller than the last one or that one was too small.
+
+    :param failure: exit class of a job whose request was too small.
+    """
+    factor, step = _MARGIN[name]
+    too_small = max((usage.requested.get(name, 0.0) for usage in usages if usage.exit_class == failure), default=0.0)
+    least = _rounded_up(too_small * _GROWTH, step)
+    enough = max(_rounded_up((spread.largest or 0.0) * factor, step), least)
+    if not spread.requested or not enough:
+        return None
+    return enough if enough < spread.requested or least > spread.requested else None
 
 
-def _snippets(suggested: Mapping[str, Mapping[str, float | int]]) -> list[str]:
-    if not suggested:
-        return ["No request is much larger than the usage."]
-    in_file = [f"    {task}: slurm={dict(slurm)!r}" for task, slurm in suggested.items()]
-    in_dag = [f"        {task!r}: {{'slurm': {dict(slurm)!r}}}," for task, slurm in suggested.items()]
-    return [
-        "",
-        "Suggested requests, in the workflow file:",
-        *in_file,
-        "or in the DAG file:",
-        "    overrides={",
-        *in_dag,
-        "    }",
-    ]
+def _enough_cpus(spread: Spread, usages: Sequence[TaskUsage]) -> dict[str, float | None]:
+    """Return the parameter that would have been enough: for each of the tasks of a node, or for each of its GPUs."""
+    newest = next((usage.requested for usage in usages if "cpus" in usage.requested), {})
+    name = "cpus_per_gpu" if "cpus_per_gpu" in newest else "cpus_per_task"
+    parts = newest.get("gpus", 1.0) if "cpus_per_gpu" in newest else newest.get("tasks", 1.0)
+    if not spread.requested or not spread.largest:
+        return {}
+    enough = _rounded_up(spread.largest / parts, 1.0)
+    return {name: enough if enough < spread.requested / parts else None}
 
 
-def _row(summary: TaskSummary) -> tuple[str, ...]:
-    spreads = (summary.memory, summary.cpus, summary.minutes)
-    unused = f"{summary.core_hours:.1f} core-hours, {summary.gigabyte_hours:.1f} GB-hours"
-    return (summary.task, f"{summary.jobs:,}", *map(_shown, spreads), unused)
+def _rounded_up(amount: float, step: float) -> float:
+    return math.ceil(round(amount / step, 9)) * step
 
 
-def _shown(spread: Spread) -> str:
-    used = "?" if spread.p50 is None else f"{spread.p50:.2f} / {spread.p95:.2f}"
-    return used if spread.requested is None else f"{used} of {spread.requested:g}"
-
-
-def _values(summary: TaskSummary) -> list[object]:
-    spreads = (summary.memory, summary.cpus, summary.minutes)
-    numbers = [value for spread in spreads for value in spread[:3]]
-    suggestion = json.dumps(summary.suggestion) if summary.suggestion else ""
-    return [summary.task, summary.jobs, *numbers, summary.core_hours, summary.gigabyte_hours, suggestion]
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-    return printable(text)
+def _whole(amount: float) -> float | int:
+    return int(amount) if amount == int(amount) else amount

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from airflow_provider_sewer.slurm.job_directory import JobDirectory
-    from airflow_provider_sewer.slurm.parsing import Row
+    from airflow_provider_sewer.slurm.parsing import AccountedUsage, Row
 
 _Text = TypeVar("_Text")
 _Value = TypeVar("_Value")
@@ -280,14 +280,14 @@ class SlurmClient:
     def _accounting(self, *options: str) -> dict[str, Row]:
         return _read(parsing.accounting_rows, self._sacct("-X", f"--format={parsing.ACCOUNTING_FIELDS}", *options))
 
-    def accounted_usage(self, jobs: Collection[JobRef]) -> dict[JobRef, Mapping[str, float]]:
+    def accounted_usage(self, jobs: Collection[JobRef]) -> dict[JobRef, AccountedUsage]:
         """Return the usage that accounting has of jobs, with one query; empty if there is no accounting.
 
         :raises SlurmUnreachable: when accounting does not answer.
         """
         lines = self._sacct(f"--format={parsing.USAGE_FIELDS}", *_these(job.id for job in jobs)) if jobs else ()
         found = parsing.usage_rows(lines)
-        return {job: found[job.id].used for job in jobs if job.id in found and found[job.id].row.is_of(job)}
+        return {job: found[job.id] for job in jobs if job.id in found and found[job.id].row.is_of(job)}
 
     def _sacct(self, *options: str) -> list[str]:
         try:

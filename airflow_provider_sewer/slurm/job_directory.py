@@ -24,6 +24,7 @@ from airflow_provider_sewer.core.formats import (
     START,
     TASK,
     UNKNOWN,
+    USAGE,
     Format,
 )
 from airflow_provider_sewer.core.retry_requests import Failure, Request
@@ -39,7 +40,7 @@ from airflow_provider_sewer.core.trusted_files import (
     parse_json,
     read_own,
 )
-from airflow_provider_sewer.slurm.job_records import ExitRecord, Monitor, StartRecord
+from airflow_provider_sewer.slurm.job_records import ExitRecord, JobUsage, Monitor, StartRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -88,6 +89,7 @@ class JobDirectory:
         self._ended = self._file("ended.json")
         self.products = self._file("products.json")
         self.task = self._file("task.json")
+        self._usage = self._file("usage.json")
         self._key = self._file("trigger.key")  # to the secrets in the arguments of the trigger
 
     def create(self) -> None:
@@ -262,6 +264,16 @@ class JobDirectory:
         with suppress(OSError, ValueError):
             return int(read_own(self._orphaned, largest=20))
         return None
+
+    def write_usage(self, usage: JobUsage) -> None:
+        """Record the request of the job before its submission, and its usage after its end."""
+        usage = usage._replace(requested=dict(usage.requested), used=dict(usage.used))
+        self.write(self._usage, json.dumps(USAGE.packed(usage)), lasts=False)
+
+    def read_usage(self) -> JobUsage | None:
+        """Return the record of the request and the usage; ``None`` if it cannot be read."""
+        usage = self._readable(USAGE, self._usage)
+        return None if usage is None else JobUsage.of_values(USAGE.values(usage))
 
     # -- Monitor of the job --------------------------------------------------------------------------------------------
 

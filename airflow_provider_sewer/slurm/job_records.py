@@ -1,11 +1,22 @@
-"""Records in a job directory, as values: the start and the end of the job, and its monitor."""
+"""Records in a job directory, as values: the start, the end and the usage of the job, and its monitor."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_sewer.execution.task_usage import TaskUsage
+
+_NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
+
+#: Exit class of a job that succeeded; for others it is a key of :data:`~airflow_provider_sewer.core.errors.KEYS`.
+SUCCESS = "success"
+#: Sources of a usage: the measurements of the job script, and Slurm's accounting.
+MEASURED, ACCOUNTED = "job", "accounting"
 
 
 class StartRecord(NamedTuple):
@@ -82,3 +93,63 @@ class Monitor(NamedTuple):
 
     token: str
     try_number: int
+
+
+class JobUsage(NamedTuple):
+    """Requested and used resources of one attempt; times in seconds since the epoch.
+
+    :param name: name of its job.
+    :param dag_id: the DAG, or the workflow of ``sppe``.
+    :param run_id: the DAG run, or the run of ``sppe``.
+    :param task: the task; of a mapped task of Airflow, the mapped task.
+    :param map_index: the index of a mapped task instance, else -1.
+    :param job_id: id of its job; empty if it was not submitted.
+    :param exit_class: :data:`SUCCESS` or the key of an error; empty until its end is known.
+    :param node: the node that it ran on; the first of several.
+    :param waited: seconds from its submission to its start, or to its end where it did not start.
+    :param started: when it started.
+    :param ended: when it ended.
+    :param requested: see :func:`~airflow_provider_sewer.slurm.request.request_of`.
+    :param used: see :func:`~airflow_provider_sewer.slurm.usage.read_usage`.
+    :param source: :data:`MEASURED` or :data:`ACCOUNTED`.
+    """
+
+    name: str = ""
+    dag_id: str = ""
+    run_id: str = ""
+    task: str = ""
+    map_index: int = -1
+    job_id: str = ""
+    exit_class: str = ""
+    node: str = ""
+    waited: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    requested: Mapping[str, float] = _NO_NUMBERS
+    used: Mapping[str, float] = _NO_NUMBERS
+    source: str = MEASURED
+
+    @classmethod
+    def of_values(cls, values: Sequence[Any]) -> JobUsage:
+        """Return the usage with stored values, without those that are not numbers where they should be."""
+        usage = cls(*values)
+        return usage._replace(
+            waited=_number(usage.waited),
+            started=_number(usage.started),
+            ended=_number(usage.ended),
+            requested=_numbers(usage.requested),
+            used=_numbers(usage.used),
+        )
+
+    def update(self, usage: TaskUsage) -> TaskUsage:
+        """Return a usage with the figures, the node and the exit class of this one."""
+        return usage._replace(used=self.used, requested=self.requested, node=self.node, exit_class=self.exit_class)
+
+
+def _numbers(fields: Mapping[str, Any]) -> dict[str, float]:
+    return {name: number for name, value in fields.items() if (number := _number(value)) is not None}
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < 2**63 and math.isfinite(value) else None

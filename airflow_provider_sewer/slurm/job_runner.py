@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -16,6 +17,7 @@ from airflow_provider_sewer.core.errors import (
     SlurmJobReleased,
     SlurmUnavailable,
     UnreadableRecord,
+    key_of,
 )
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secret_detection import masked_text
@@ -38,8 +40,10 @@ from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job import Job, PendingJob
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
+from airflow_provider_sewer.slurm.job_records import SUCCESS
 from airflow_provider_sewer.slurm.job_script import checked_variables
 from airflow_provider_sewer.slurm.job_spec import load_task, save_task, wait_policy_of
+from airflow_provider_sewer.slurm.job_usage import finished_usage, planned_usage
 from airflow_provider_sewer.slurm.last_lines import last_line_between
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.monitor import JobMonitor
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.slurm.attempts import Attempt
     from airflow_provider_sewer.slurm.backend import JobBackend
+    from airflow_provider_sewer.slurm.job_records import JobUsage
     from airflow_provider_sewer.slurm.job_result import JobResult
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from airflow_provider_sewer.slurm.status_poller import StatusUpdate
@@ -228,6 +233,18 @@ class JobRunner:
         holder = None if self._job is None else self._job.directory.read_monitor()
         return holder is not None and holder.try_number > self.spec.instance.try_number
 
+    def record_usage(self, result: JobResult) -> JobUsage:
+        """Record the usage and the exit class of a job that has ended in its job directory, and return them."""
+        directory = JobDirectory(result.run_directory or "")
+        saved = directory.read_usage()
+        if saved is not None and saved.exit_class:
+            return saved
+        usage = finished_usage(directory, result.error or SUCCESS, result.node or "", time.time())
+        if result.error != key_of(UnreadableRecord):  # otherwise the next try reads its end again
+            with suppress(OSError):  # the record only helps
+                directory.write_usage(usage)
+        return usage
+
     def collect(self, result: JobResult) -> Any:
         """Return the result of a job that succeeded.
 
@@ -236,6 +253,7 @@ class JobRunner:
         :raises FileSystemRefused: when the file system is full, or the like; the next try then collects the attempt.
         :raises UnreadableRecord: when a record of it cannot be read; the job and its products are left as they are.
         """
+        self.record_usage(result)
         directory = JobDirectory(result.run_directory or "")
         products = self._products(directory)
         is_collected = directory.read_ended() == "collected"
@@ -458,6 +476,8 @@ class JobRunner:
                 if self._saves_task:
                     save_task(attempt.directory, self.spec.task)
                 call = products.begin(attempt.name)
+                with suppress(OSError):  # the record only helps
+                    attempt.directory.write_usage(planned_usage(spec.instance, attempt.name, spec.slurm.slurm))
                 array = cluster if spec.shares_array and isinstance(cluster, SlurmClient) else None
                 with attempt.directory.writing():
                     if request is not None:

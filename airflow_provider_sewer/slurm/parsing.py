@@ -27,13 +27,17 @@ FIND_FIELDS = "%F|%o|%j"
 #: Fields of ``sacct --format``.
 ACCOUNTING_FIELDS = "JobID,State,ExitCode,NodeList,WorkDir,JobName"
 #: The same for the usage of jobs and their steps.
-USAGE_FIELDS = "JobID,ElapsedRaw,TotalCPU,MaxRSS,WorkDir,JobName"
+USAGE_FIELDS = (
+    "JobID,State,ElapsedRaw,TotalCPU,MaxRSS,NTasks,NNodes,AllocTRES,TRESUsageInTot,TimelimitRaw,Submit,Start,End,"
+    "NodeList,WorkDir,JobName"
+)
 
 # Message about each try to resolve a name.
 _ONE_TRY = re.compile(r"getaddrinfo\(\) failed: .*, attempt number -?\d+$")
 
 JOB_ID = re.compile(r"(\d+)(;\S+)?")
 _SCRIPT = "/job.sh|"
+_GIGABYTE = 1024.0**3
 _EXIT_CODE = re.compile(r"(\d+):(\d+)")
 # A job with a sibling on another cluster of the federation; both clusters list it.
 _REVOKED = "REVOKED"
@@ -95,11 +99,20 @@ class AccountedUsage(NamedTuple):
     """Usage of a job in accounting.
 
     :param row: the job.
-    :param used: ``elapsed`` and ``cpu`` in seconds, ``max_rss`` in bytes, as far as they are known.
+    :param used: ``elapsed`` and ``cpu`` in seconds, ``cpus`` of all nodes, ``max_rss`` in bytes on one node, as far as
+        they are known.
+    :param allocated: ``mem_gb`` and ``gpus`` of one node, ``nodes`` where there are several, and ``timeout_min``.
+    :param submitted: when it was submitted, or requeued, in seconds since the epoch; ``None`` if that is not known.
+    :param started: when it started.
+    :param ended: when it ended.
     """
 
     row: Row
     used: Mapping[str, float]
+    allocated: Mapping[str, float]
+    submitted: float | None
+    started: float | None
+    ended: float | None
 
 
 def usage_rows(lines: Iterable[str]) -> dict[str, AccountedUsage]:
@@ -107,23 +120,65 @@ def usage_rows(lines: Iterable[str]) -> dict[str, AccountedUsage]:
 
     Only steps have a memory. The working directory of a short job can be missing.
     """
-    jobs: dict[str, Row] = {}
-    usages: dict[str, dict[str, float]] = {}
-    bars = USAGE_FIELDS.count(",") - 1
+    jobs: dict[str, AccountedUsage] = {}
+    peaks: dict[str, float] = {}
+    names = USAGE_FIELDS.split(",")
     for line in lines:
-        fields = line.split("|", bars)
-        if len(fields) <= bars:
+        values = line.split("|", len(names) - 1)
+        if len(values) < len(names):
             continue  # of a name with a line break
-        row_id, elapsed, cpu, memory, rest = fields
-        job_id, _, step = row_id.partition(".")
-        used = usages.setdefault(job_id, {})
+        fields = dict(zip(names, values, strict=True))
+        job_id, _, step = fields["JobID"].partition(".")
         if not step:
-            folder, _, name = rest.partition("|")
-            jobs[job_id] = Row(folder, name)
-            used |= {name: value for name, value in (("elapsed", number(elapsed)), ("cpu", _seconds(cpu))) if value}
-        if (peak := _bytes(memory)) > used.get("max_rss", 0.0):
-            used["max_rss"] = peak
-    return {job_id: AccountedUsage(row, usages[job_id]) for job_id, row in jobs.items()}
+            jobs[job_id] = _accounted(fields)
+        peaks[job_id] = max(peaks.get(job_id, 0.0), _peak_on_a_node(fields))
+    return {
+        job_id: job._replace(used={**job.used, "max_rss": peaks[job_id]}) if peaks[job_id] else job
+        for job_id, job in jobs.items()
+    }
+
+
+def _accounted(fields: Mapping[str, str]) -> AccountedUsage:
+    nodes = number(fields["NNodes"]) or 1.0
+    allocated = _resources(fields["AllocTRES"])
+    used = {
+        "elapsed": number(fields["ElapsedRaw"]),
+        "cpu": _seconds(fields["TotalCPU"]),
+        "cpus": number(allocated.get("cpu", "")),
+    }
+    of_a_node = {
+        "mem_gb": _bytes(allocated.get("mem", "")) / _GIGABYTE / nodes,
+        "gpus": number(allocated.get("gres/gpu", "")) / nodes,
+        "nodes": nodes if nodes > 1 else 0.0,
+        "timeout_min": number(fields["TimelimitRaw"]),
+    }
+    node = "" if fields["NodeList"] == "None assigned" else fields["NodeList"]
+    submitted, started, ended = (number(fields[name]) or None for name in ("Submit", "Start", "End"))
+    return AccountedUsage(
+        Row(fields["WorkDir"], fields["JobName"], JobStatus(fields["State"].partition(" ")[0], node=node)),
+        {name: value for name, value in used.items() if value},
+        {name: value for name, value in of_a_node.items() if value},
+        submitted,
+        started if node else None,  # for a job that was cancelled before its start, Slurm reports that of its end
+        ended,
+    )
+
+
+def _peak_on_a_node(fields: Mapping[str, str]) -> float:
+    """Return the memory of a step on one node: MaxRSS is that of one of its tasks.
+
+    Tasks whose number is no multiple of the number of nodes can all but one of each other node be on one node. The
+    memory of all tasks together bounds it, too.
+    """
+    tasks, nodes = number(fields["NTasks"]) or 1.0, number(fields["NNodes"]) or 1.0
+    on_a_node = tasks - nodes + 1 if tasks % nodes else tasks / nodes
+    most = _bytes(fields["MaxRSS"]) * on_a_node
+    return min(most, _bytes(_resources(fields["TRESUsageInTot"]).get("mem", "")) or most)
+
+
+def _resources(text: str) -> dict[str, str]:
+    """Return the amounts of ``cpu=2,mem=4G,node=1``."""
+    return dict(part.split("=", 1) for part in text.split(",") if "=" in part)
 
 
 def _seconds(time: str) -> float:

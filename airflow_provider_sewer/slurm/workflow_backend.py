@@ -23,7 +23,7 @@ from airflow_provider_sewer.slurm.client import require_configuration, require_s
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set, checked_variables
 from airflow_provider_sewer.slurm.job_spec import JobSpec
-from airflow_provider_sewer.slurm.job_usage import usage_of
+from airflow_provider_sewer.slurm.job_usage import finished_usage
 from airflow_provider_sewer.slurm.requested_resources import request_of
 from airflow_provider_sewer.slurm.submission import submitted_message
 
@@ -229,18 +229,12 @@ class SlurmTaskRunner:
     @property
     def usage(self) -> TaskUsage:
         """Return the usage of its job, once it has ended, and its request."""
-        requested = request_of(self._planned.slurm.slurm)
         if self._job is None:
-            return TaskUsage(requested=requested)
-        directory = self._job.directory
-        start = directory.read_start()
+            return TaskUsage(requested=request_of(self._planned.slurm.slurm))
+        ref, saved = self._job.ref, self._job.directory.read_usage()
+        usage = saved if saved and saved.exit_class else finished_usage(self._job.directory, "")
         return TaskUsage(
-            usage_of(directory),
-            requested,
-            self._job.ref.id,
-            self._job.ref.name,
-            directory.path,
-            start.time if start else None,
+            usage.used, usage.requested, ref.id, ref.name, ref.directory, usage.started, usage.node, usage.exit_class
         )
 
     def stop(self, *, at_once: bool = False) -> None:

@@ -78,7 +78,9 @@ def test_report_of_slurm_run_has_requests_usage_and_queue(on_slurm) -> None:
     assert (row["job_id"], row["mem_requested_gb"], row["time_requested_min"]) == (job.id, 2.0, 60.0)
     assert row["ran_s"] > 0
     assert row["waited_s"] >= 0
-    assert "timeout_min=60 requested" in row["advice"]
+    assert json.loads(row["suggestion"])["timeout_min"] == 5
+    assert (row["exit_class"], row["runs_jobs"]) == ("success", 1)
+    assert row["node"] in on_slurm.slurm.nodes
 
 
 @pytest.mark.parametrize("form", ["svg", "html"])
@@ -112,6 +114,9 @@ def test_usage_of_slurm_jobs_suggests_smaller_requests(on_slurm) -> None:
     text = on_slurm.sppe.run("usage", "-p", "flow.py", "--since", "1d").stdout
     assert re.search(r"^use +2 ", text, re.MULTILINE)
     assert "'timeout_min': 5" in text
+    below_runs = on_slurm.sppe.run("usage", "runs").stdout
+    assert re.search(r"^use +2 ", below_runs, re.MULTILINE)
+    assert below_runs.splitlines()[1] == text.splitlines()[1]
     assert on_slurm.sppe.run("usage", "-p", "flow.py", "--since", "2999-01-01").returncode == 2
 
 
@@ -143,10 +148,14 @@ def test_report_usage_of_jobs_is_that_of_one_sacct_call(sppe, slurm_accounting, 
         lambda: sorted(accounts("State,JobName", *(job.id for job in jobs))) == ended, "the jobs in accounting"
     )
     rows = json.loads(sppe.run("report", "--format", "json", env=env).stdout)["tasks"]
+    assert sppe.run("usage", "flow.py", env=env).returncode == 0  # with the figures that are saved by then
 
     assert calls.read_text() == "call\n"
     for row in rows:
-        assert [float(elapsed) for elapsed in accounts("ElapsedRaw", row["job_id"])] == [row["ran_s"]]
+        (elapsed,) = map(float, accounts("ElapsedRaw", row["job_id"]))
+        assert row["ran_s"] == elapsed
+        assert row["runs_wasted_core_hours"] == pytest.approx((elapsed - row["cpu_s"]) / 3600)
+        assert row["runs_wasted_gb_hours"] == pytest.approx((1 - row["mem_used_gb"]) * elapsed / 3600, rel=0.01)
 
 
 @pytest.mark.parametrize("since", ["soon", "", "d", "-1"])

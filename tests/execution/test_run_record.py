@@ -17,7 +17,14 @@ from airflow_provider_sewer.execution.task_usage import TaskUsage
 
 RECORD = Path(__file__).parents[1] / "records" / "1" / "run.jsonl"
 USAGE = TaskUsage(
-    {"elapsed": 5.0, "cpu": 2.5, "max_rss": 1048576.0}, {"cpus": 4.0, "mem_gb": 8.0}, "4711", "w.a-1", "/runs/1"
+    {"elapsed": 5.0, "cpu": 2.5, "max_rss": 1048576.0},
+    {"cpus": 4.0, "mem_gb": 8.0},
+    "4711",
+    "w.a-1",
+    "/runs/1",
+    None,
+    "n1",
+    "success",
 )
 
 

@@ -104,9 +104,17 @@ def test_job_link_is_rendered_from_job_url_of_the_connection(module, on_slurm, r
 
 def test_slurm_usage_is_measured_by_the_job_script(module, on_slurm, run_job, deferrable, xcom):
     """A job that computes half of the time has used about half of its one CPU."""
-    run_job(deferrable=deferrable, **module(f"{IS_MEASURED}\nwhile time.process_time() < 1: pass"))
+    run_job(
+        deferrable=deferrable,
+        slurm={"cpus_per_task": 1},
+        **module(f"{IS_MEASURED}\nwhile time.process_time() < 1: pass"),
+    )
     usage = xcom("slurm_usage")
-    assert set(usage) == {"elapsed", "cpu", "cpu_efficiency", "max_rss"}
+    assert set(usage) == {
+        "elapsed", "cpu", "cpu_efficiency", "max_rss", "waited", "node", "exit_class", "requested",
+    }  # fmt: skip
+    assert (usage["exit_class"], usage["node"][0], usage["requested"]) == ("success", "n", {"cpus": 1.0})
+    assert 0 <= usage["waited"] < 120
     assert 1 <= usage["cpu"] <= usage["elapsed"]
     assert usage["cpu_efficiency"] == pytest.approx(usage["cpu"] / usage["elapsed"], abs=0.001)
 
