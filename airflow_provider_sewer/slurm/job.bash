@@ -462,13 +462,14 @@ sewer_find_srun() {
 }
 
 # End the job when it is cancelled through the job directory: that works while Slurm is unreachable. Likewise
-# when it has begun again elsewhere, and the rest of it when the script itself has been killed.
+# when it has begun again elsewhere, and the rest of it when one of the script's two shells has been killed: under
+# proctrack/pgid, the SIGKILL of Slurm reaches the supervisor only.
 sewer_watch() {
     builtin trap '' TERM INT HUP USR1 USR2
     sewer_watcher=$BASHPID
     umask 077
     local sewer_looks=0 sewer_round=0
-    while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives $$; do
+    while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives $$ && sewer_lives "$sewer_supervisor"; do
         [[ -z $SEWER_LOCAL_ID ]] || sewer_tool touch -- "$sewer_dir/alive" # for other hosts, which have no other source
         sewer_sleep "${sewer_pauses[sewer_round++]:-$sewer_pause}"
         sewer_find_others
@@ -490,7 +491,8 @@ sewer_watch() {
         sewer_end_others 0
     else
         kill -TERM 0
-        sewer_end_others "$sewer_grace"
+        sewer_lives $$ && sewer_seconds=0 || sewer_seconds=$sewer_grace # a job without supervisor has had its time
+        sewer_end_others "$sewer_seconds"
     fi
     for ((sewer_seconds = 30; sewer_seconds > 0; sewer_seconds--)); do # for `teardown`, and for the record
         sewer_lives $$ || break

@@ -18,7 +18,7 @@ from airflow_provider_sewer.slurm.backend import JobRef
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_script import ArrayScript
 from tests.slurm.conftest import until
-from tests.slurm.script_jobs import WAIT, ScriptJob
+from tests.slurm.script_jobs import DEAF_TREE, WAIT, ScriptJob
 from tests.slurm.test_monitor import freeze, thaw
 
 # Counts each signal, has child processes, and ends in the given way after the first one.
@@ -94,6 +94,18 @@ def test_sigterm_of_preemption_is_not_success(tracked_jobs, requeue) -> None:
     else:
         job.fails(errors.SlurmPreempted)
         assert signals_of(job) == "SIGTERM"
+
+
+def test_sigkill_under_pgid_ends_all_processes_of_job(make_slurm, talk_to, jobs_on) -> None:
+    """There Slurm kills the process group of the batch script only, and the module is in another one."""
+    slurm = talk_to(make_slurm(nodes=1, proctrack="pgid", extra_conf="KillWait=2"))
+    job = jobs_on(slurm).start(DEAF_TREE, slurm=TORN_DOWN)
+    job.expect_line("all here")
+
+    slurm.command("scancel", job.id)
+
+    job.fails(errors.SlurmCancelled)
+    until(lambda: job.stdout.endswith("torn down\n"), lambda: f"teardown after {job.stdout!r}")
 
 
 @pytest.mark.parametrize("how", ["--batch", "--full"])

@@ -64,8 +64,9 @@ class SlurmCluster(SlurmClient):
     :param accounting: run slurmdbd with a database, so that there is a ``sacct``.
     :param cgroup: let the kernel end jobs that take more memory than they asked for, as OUT_OF_MEMORY; only
         where ``can_cgroup``. Everywhere, ``out_of_memory`` lets a job end so without any memory being used.
-    :param proctrack: plugin by which Slurm finds the processes of a job, ``linuxproc`` or ``cgroup``. Under ``cgroup``
-        scancel and time limits signal only the batch script. SEWER_TEST_PROCTRACK is the default.
+    :param proctrack: plugin by which Slurm finds the processes of a job, ``linuxproc``, ``cgroup`` or ``pgid``. Under
+        ``cgroup`` scancel and time limits signal only the batch script, under ``pgid`` only its process group.
+        SEWER_TEST_PROCTRACK is the default.
     :param min_job_age: seconds until a job that has ended is forgotten by squeue.
     :param memory_poll: seconds between looks at the memory of jobs, which end as FAILED when they take more than
         they asked for; 0 does not look. Each look of each job walks through all processes of the machine.
@@ -131,8 +132,8 @@ class SlurmCluster(SlurmClient):
             raise SlurmTrouble(f"Slurm is not installed here: apt-get install {' '.join(missing)}")
         if self.cgroup and not self.can_cgroup:
             raise SlurmTrouble("no cgroups of version 1 that we may change; out_of_memory() does without")
-        if self.proctrack not in {"linuxproc", "cgroup"}:
-            raise SlurmTrouble(f"proctrack must be 'linuxproc' or 'cgroup', got {self.proctrack!r}")
+        if self.proctrack not in {"linuxproc", "cgroup", "pgid"}:
+            raise SlurmTrouble(f"proctrack must be 'linuxproc', 'cgroup' or 'pgid', got {self.proctrack!r}")
         if self.proctrack == "cgroup" and not self.can_track_by_cgroup:
             raise SlurmTrouble(f"proctrack/cgroup needs root and a writable {_CGROUPS}/freezer (cgroup version 1)")
         with ExitStack() as undo:
