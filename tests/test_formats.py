@@ -1,7 +1,7 @@
 """Records of each released format are read correctly, and unreadable ones are named: see docs/development/formats.md.
 
 ``tests/records/<version>/`` holds one record of each format, written by hand. It stays as it is for ever: a change that
-fails here breaks what users have stored.
+fails here breaks records of users.
 """
 
 from __future__ import annotations

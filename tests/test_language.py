@@ -29,7 +29,7 @@ OWNERS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 #: The most of each place today. A change that lowers a count lowers the number here.
 MOST = {
     "identifiers": 0, "docstrings": 2, "comments": 1, "messages": 0, "docs": 0,
-    "test identifiers": 0, "test docstrings": 274,
+    "test identifiers": 0, "test docstrings": 1,
 }  # fmt: skip
 
 

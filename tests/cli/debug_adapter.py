@@ -1,4 +1,4 @@
-"""Client of a debug adapter: it does for one debug configuration what VS Code does after F5."""
+"""Client of a debug adapter: it runs one debug configuration as VS Code does after F5."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ GIVEN = ["--arg", 'models=["svc", "forest"]', "--arg", "n=3", "--arg", "text=a=b
 
 @pytest.mark.parametrize("there", [[], ["--read-with-interpreter"]], ids=["here", "there"])
 def test_run_passes_arg_to_workflow(flow, there) -> None:
-    """Numbers and lists as JSON has them; what is no JSON is text. Whoever reads the file."""
+    """Numbers and lists are written as JSON; other text stays text. The reader of the file makes no difference."""
     done = flow.run("run", *there, *GIVEN, env={"XDG_CACHE_HOME": str(flow.folder / "cache")})
 
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""``sppe`` uses no folder that another user could have written, and says which one that is."""
+"""``sppe`` uses no folder that another user could have written, and names such a folder."""
 
 from __future__ import annotations
 

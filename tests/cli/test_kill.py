@@ -1,6 +1,6 @@
 """`sppe run` is killed at random moments: nothing that has succeeded is lost, and nothing half-written has a real name.
 
-``SEWER_TEST_KILLS`` says how many times, 200 for a thorough run.
+``SEWER_TEST_KILLS`` is the number of kills, 200 for a thorough run.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Killed:
         assert self._real_names() == {"raw", "more", "folder", "last"}
 
     def _is_killed(self, is_first: bool, after: float) -> bool:
-        """Run it, and kill it some seconds after it has begun; tell whether it was still running."""
+        """Run it, kill it some seconds after it has begun, and return whether it was still running."""
         self._before = self._succeeded() if not is_first else set()
         self._diary = len(self._entries("began"))
         process = subprocess.Popen(
@@ -119,7 +119,7 @@ class Killed:
                 member.kill()
 
     def _look(self) -> None:
-        """What has succeeded was not run once more, and whatever has a real name is whole."""
+        """Check that no success was run again, and that each file with a real name is whole."""
         again = set(self._entries("began")[self._diary :]) & self._before
         assert not again
         for name in self._real_names():
@@ -132,7 +132,7 @@ class Killed:
         assert succeeded <= set(self._entries("ended"))
 
     def _succeeded(self) -> set[str]:
-        """Return what the state file says has succeeded; all of its lines but the last are whole."""
+        """Return the tasks that have succeeded by the state file; all of its lines but the last are whole."""
         path = self.folder / "state"
         if not path.exists():
             return set()
@@ -153,7 +153,7 @@ class Killed:
 
 @pytest.mark.slow
 def test_run_killed_at_random_moments_resumes_without_loss(sppe, tmp_path) -> None:
-    """After each kill the state can be read, what it says has succeeded is never run again, and a resumed run ends."""
+    """After each kill the state can be read, recorded successes are never run again, and a resumed run ends."""
     seed = int(os.environ.get("SEWER_TEST_SEED", time.time_ns() % 1_000_000))
     rounds: list[Killed] = []
 

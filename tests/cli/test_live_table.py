@@ -16,7 +16,7 @@ WAIT = "    say('here'); fcntl.flock(open({gate!r}), fcntl.LOCK_SH)\n"
 
 
 def waiting(lifeline, gate, before: str = "") -> str:
-    """Return a module that does something, says that it is here, and waits at the gate."""
+    """Return a module that does something, reports that it is here, and waits at the gate."""
     return HOLD.format(lifeline=lifeline.path) + f"    {before}\n" + WAIT.format(gate=gate.path)
 
 
@@ -142,7 +142,7 @@ def test_live_table_escapes_output(sppe, terminal, lifeline, gate) -> None:
 
 
 def test_summary_escapes_output(sppe, terminal) -> None:
-    """What a failed task wrote last is shown in the summary, not obeyed."""
+    """The summary shows the last output of a failed task, and the terminal does not obey it."""
     sppe.tasks(odd=r"raise SystemExit('\x1b[2J\x1b[5;5H[red]why')")
     window = terminal(24, 120)
 
@@ -179,7 +179,7 @@ def test_dumb_terminal_gets_prefixed_lines(variable: str, sppe, terminal) -> Non
 
 
 def test_stderr_on_terminal_is_escaped(sppe, terminal) -> None:
-    """With stdout in a file and stderr on a terminal, what tasks write to stderr does not steer it."""
+    """With stdout in a file and stderr on a terminal, output of tasks on stderr does not steer the terminal."""
     sppe.tasks(odd=r"import sys; print('\x1b[31mout'); print('\x1b[5;5Herr', file=sys.stderr)")
     window = terminal()
 

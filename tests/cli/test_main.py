@@ -1,4 +1,4 @@
-"""What is wrong on the command line or in a file is said in a sentence, with exit code 2, and nothing runs."""
+"""An error on the command line or in a file is one sentence, with exit code 2, and nothing runs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ BAD_FILES = {
 
 @pytest.mark.parametrize(("text", "expected"), BAD_FILES.values(), ids=BAD_FILES)
 def test_invalid_file_exits_with_2_and_names_line(text: str, expected: str, sppe) -> None:
-    """What is wrong in the file is said with file and line, with exit code 2, before anything runs."""
+    """An error in the file is reported with file and line, with exit code 2, before anything runs."""
     sppe.tasks(first="open('trace', 'w')")
     sppe.write("flow.py", text)
 
@@ -167,7 +167,7 @@ def test_run_supports_closed_standard_streams(closed: str, sppe) -> None:
 
 
 def test_sppe_does_not_import_airflow(sppe) -> None:
-    """`sppe` starts without Airflow, and without what only a terminal needs."""
+    """`sppe` starts without Airflow, and without the libraries that only a terminal needs."""
     code = "import sys, airflow_provider_sewer.cli.run_command; print({'airflow', 'rich', 'psutil'} & {*sys.modules})"
 
     done = subprocess.run(
@@ -178,7 +178,7 @@ def test_sppe_does_not_import_airflow(sppe) -> None:
 
 
 def test_missing_current_directory_exits_with_2(sppe) -> None:
-    """Run where the folder was removed, it says so and ends with 2."""
+    """Run in a folder that was removed, it reports that and ends with 2."""
     (sppe.folder / "gone").mkdir()
     through = ["/bin/sh", "-c", 'cd gone && rmdir ../gone && exec "$@"', "sh"]
 

@@ -11,7 +11,7 @@ __all__ = ["on_slurm"]
 
 
 def test_j_option_is_limited_by_open_files(sppe) -> None:
-    """Fewer tasks run at once than -j says, and a line tells so and why."""
+    """Fewer tasks run at once than with -j alone, and a line names the limit and the reason."""
     sppe.tasks(**{f"t{number}": "print('done')" for number in range(12)})
 
     run = sppe.run("run", "-j", "12", through=["prlimit", "--nofile=120:"])

@@ -1,4 +1,4 @@
-"""Run a workflow as Slurm jobs from the shell: one job for each task, and what they say and make comes back."""
+"""Run a workflow as Slurm jobs from the shell: one job for each task, whose output and products come back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["on_slurm"]
 
 
 def test_run_on_slurm_passes_logs_results_and_products(on_slurm) -> None:
-    """Each task is one job; what it prints is shown and kept, its result and its products reach the next one."""
+    """Each task is one job; its output is shown and kept, its result and its products reach the next one."""
     on_slurm.flow(
         make="""# {'out': Product('made.txt')}
         open(sys.argv[2], "w").write("made on " + os.environ["SLURM_JOB_ID"])
@@ -66,7 +66,7 @@ def test_failed_job_prints_last_lines_and_stops_downstream(on_slurm) -> None:
 
 
 def test_run_on_local_task_runs_on_this_machine(on_slurm) -> None:
-    """Only what does not say run_on='local' becomes a job, and a plain run has no jobs at all."""
+    """A task with run_on='local' becomes no job, and a plain run has no jobs at all."""
     on_slurm.flow(
         here="# run_on='local'\nprint('job', os.environ.get('SLURM_JOB_ID'))",
         there="# run_on='slurm', depends_on=here\nprint('job', os.environ.get('SLURM_JOB_ID'))",
@@ -81,7 +81,7 @@ def test_run_on_local_task_runs_on_this_machine(on_slurm) -> None:
 
 
 def test_task_slurm_parameters_override_slurm_option(on_slurm) -> None:
-    """What a task says itself wins over --slurm, parameter by parameter."""
+    """A task's own parameters override --slurm, parameter by parameter."""
     show = "print(os.environ['SLURM_CPUS_PER_TASK'], os.environ.get('SAID'))"
     on_slurm.flow(
         plain=show, own=f"# slurm={{'cpus_per_task': 1, 'setup': ['export SAID=mine']}}, depends_on=plain\n{show}"
@@ -129,7 +129,7 @@ def test_slurm_option_requires_on_slurm(on_slurm) -> None:
 
 
 def test_run_on_slurm_without_sbatch_exits_with_2(on_slurm) -> None:
-    """No sbatch on PATH: nothing is run, and it is said what to do."""
+    """Without sbatch on PATH nothing is run, and the message names the fix."""
     on_slurm.flow(one="say('ran')")
     run = on_slurm.run(env={"PATH": str(on_slurm.sppe.folder)})
     assert run.code == 2

@@ -1,4 +1,4 @@
-"""Jobs are submitted ahead of their turn, where what comes before says no more than that it succeeded."""
+"""Jobs are submitted ahead of their turn if they need only the success of the tasks before them."""
 
 from __future__ import annotations
 

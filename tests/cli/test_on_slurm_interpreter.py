@@ -111,7 +111,7 @@ def test_i_option_rejects_unknown_name(on_slurm) -> None:
 
 
 def test_explain_on_slurm_prints_interpreter_of_stages(on_slurm) -> None:
-    """Stages in YAML follow the same rule; what stays on this machine has no job."""
+    """Stages in YAML follow the same rule; tasks on this machine have no job."""
     sppe = on_slurm.sppe
     sppe.write("steps.py", "")
     sppe.write(

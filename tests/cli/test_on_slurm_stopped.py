@@ -64,7 +64,7 @@ def measure(text):
 
 
 def test_run_killed_during_sbatch_has_one_job(on_slurm) -> None:
-    """sbatch goes on without sppe; the resumed run finds what came of it."""
+    """sbatch goes on without sppe; the resumed run finds its job."""
     on_slurm.flow(first="print('once')")
     on_slurm.slurm.put_in_front("sbatch", "sleep 2")
     run = on_slurm.start()
@@ -116,7 +116,7 @@ def test_resume_collects_job_that_ended_meanwhile(on_slurm) -> None:
 
 
 def test_run_rejects_jobs_of_killed_run_without_slurm(on_slurm) -> None:
-    """A run that would not look after them says how to, and runs nothing."""
+    """A run that would not look after them names the option that does, and runs nothing."""
     killed(on_slurm, first=WAITS)
     plain = on_slurm.sppe.run("run", "--resume", env=on_slurm.slurm.env)
     assert plain.returncode == 2
@@ -168,7 +168,7 @@ def test_signal_cancels_all_jobs(number, code, on_slurm) -> None:
 
 
 def test_second_signal_exits_without_slurm(on_slurm) -> None:
-    """While the controller does not answer, jobs are told to end by their job directory, and `sppe` ends."""
+    """While the controller does not answer, jobs are ended through their job directory, and `sppe` ends."""
     on_slurm.flow(one="say('here')\nwait('never')")
     run = on_slurm.start()
     on_slurm.lifeline.expect("here")
@@ -229,7 +229,7 @@ def test_second_signal_exits_while_scancel_hangs(on_slurm) -> None:
 
 
 def test_first_ctrl_c_in_terminal_prints_warning(on_slurm, terminal) -> None:
-    """The first Ctrl-C says what a second one does, and the run goes on; the second cancels."""
+    """The first Ctrl-C announces the effect of a second one, and the run goes on; the second cancels."""
     on_slurm.flow(one="say('here')\nwait('never')")
     screen = terminal(columns=150)
     run = screen.start(on_slurm.sppe, "run", "--on", "slurm", "--run-dir", "runs", *QUICKLY, env=on_slurm.slurm.env)

@@ -19,7 +19,7 @@ __all__ = ["on_slurm"]
 
 
 def test_sbatch_variables_have_lowest_precedence(on_slurm) -> None:
-    """As options below all others, GPUs and memory by whatever spelling included."""
+    """As options below all others, GPUs and memory by any spelling included."""
     on_slurm.flow(
         plain="print('done')",
         own="# slurm={'partition': 'main', 'mem_gb': 1, 'additional_parameters': {'nice': 7}}\nprint('done')",
@@ -106,7 +106,7 @@ def test_sbatch_variables_are_parsed_like_sbatch(variables: dict, options: dict)
 
 
 def test_sbatch_variables_of_allocation_are_ignored_silently() -> None:
-    """Slurm sets them for what runs there, and the user did not."""
+    """Slurm sets them in an allocation, and the user did not."""
     found = SbatchVariables.read({"SLURM_JOB_ID": "7", "SLURM_HINT": "nomultithread", "SBATCH_CPU_BIND": "quiet"})
 
     assert found == SbatchVariables({}, ())
@@ -127,7 +127,7 @@ def test_sbatch_variables_of_allocation_are_ignored_silently() -> None:
     ],
 )
 def test_with_options_adds_only_missing_options(given: dict, options: dict, result: dict) -> None:
-    """By whatever spelling; what a task drops stays dropped."""
+    """By any spelling; a parameter that a task drops stays dropped."""
     assert SlurmSettings(given).with_options(options).slurm == result
 
 

@@ -1,4 +1,4 @@
-"""``sppe pools``: what limits resources in a plain run limits them under Airflow too."""
+"""``sppe pools``: limits of resources in a plain run hold under Airflow too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--read-with-interpreter` has the file read by the interpreter of `-i`, which has what the file imports."""
+"""`--read-with-interpreter` has the file read by the interpreter of `-i`, which has the packages that it imports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def python(tmp_path) -> str:
 
 @pytest.fixture
 def there(sppe, python, tmp_path):
-    """Return what calls `sppe` on a file that only the project's interpreter can import."""
+    """Return a function that calls `sppe` on a file that only the project's interpreter can import."""
     sppe.write("flow.py", FLOW)
 
     def call(command: str, *arguments: str):
@@ -46,7 +46,7 @@ def there(sppe, python, tmp_path):
 
 
 def test_read_with_interpreter_loads_file_and_runs_tasks(there) -> None:
-    """The project is installed there and nowhere else; what the file prints does not get into the output."""
+    """The project is installed there and nowhere else; prints of the file do not get into the output."""
     done = there("run", "--env", "SIZE=8")
 
     assert (done.returncode, done.stdout) == (
@@ -66,7 +66,7 @@ def test_run_without_read_with_interpreter_suggests_it(sppe, there) -> None:
 
 
 def test_show_explain_and_convert_support_read_with_interpreter(there, sppe) -> None:
-    """The graph, what a run would do, and the debugger's configurations, of the lines that were written."""
+    """The graph, the plan of a run and the debugger's configurations show the lines as they were written."""
     shown = there("show", "--format", "json", "--env", "SIZE=9")
     explained = there("explain")
     converted = there("convert", "--to", "vscode", "--print-only")

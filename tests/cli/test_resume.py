@@ -55,7 +55,7 @@ def explained(sppe, *options: str) -> list[str]:
 
 
 def test_explain_prints_decision_and_reason(flow) -> None:
-    """What runs, what may run and what does not, each with its reason; nothing is run by that."""
+    """It prints a decision and its reason for each task, and runs none."""
     assert explained(flow) == [
         "raw    runs          build/raw.txt is missing",
         "model  runs          build/model is missing",
@@ -87,7 +87,7 @@ def test_explain_prints_decision_and_reason(flow) -> None:
 
 
 def test_run_follows_explain_and_logs_reasons(flow) -> None:
-    """Each task that might have rested says why it runs, and each that rests why not, in the log as well."""
+    """Each task has a line with the reason why it runs or is up to date, in the log as well."""
     flow.run("run")
     flow.write("in.csv", "11th")
 
@@ -104,7 +104,7 @@ def test_run_follows_explain_and_logs_reasons(flow) -> None:
 
 @pytest.mark.parametrize("command", ["run", "explain"])
 def test_missing_external_input_exits_with_2(flow, command) -> None:
-    """By the run as by its explanation; the exit code says that nothing was run."""
+    """Both by the run and by its explanation; nothing was run."""
     (flow.folder / "in.csv").unlink()
 
     done = flow.run(command, *(["-p", "flow.py"] if command == "explain" else []))
@@ -118,7 +118,7 @@ def test_missing_external_input_exits_with_2(flow, command) -> None:
 
 
 def test_resume_runs_failed_tasks_and_downstream(flow) -> None:
-    """--resume runs what has not succeeded and what comes after it, and the rest counts as done."""
+    """--resume runs the tasks without success and those after them; the rest counts as done."""
     flow.write("broken-plot", "")
     assert flow.run("run").returncode == 1
     (flow.folder / "broken-plot").unlink()
@@ -136,7 +136,7 @@ def test_resume_runs_failed_tasks_and_downstream(flow) -> None:
 
 
 def test_resume_without_state_runs_all_with_notice(flow) -> None:
-    """Somebody stands in another folder than the time before: everything runs, with a word."""
+    """In another folder than the time before, everything runs, with a notice."""
     for done in (flow.run("explain", "-p", "flow.py", "--resume"), flow.run("run", "--resume")):
         assert done.returncode == 0
         path = rf"{flow.folder}/\.sewer/state/workflow-\w+\.jsonl"
@@ -154,7 +154,7 @@ def test_resume_with_missing_state_option_exits_with_2(flow, command) -> None:
 
 
 def test_explain_resume_matches_run(flow) -> None:
-    """Why each task is not done with, or is; the run itself says the same."""
+    """The reasons for each task are the same as those of the run itself."""
     flow.write(
         "flow.py",
         """
@@ -191,7 +191,7 @@ taken = Task("taken", function="functions:taken", kwargs={"seed": made.result["s
 
 @pytest.mark.parametrize("command", ["run", "explain"])
 def test_resume_with_missing_result_exits_with_2(flow, command) -> None:
-    """Also a part that it has not; the message says whose it is."""
+    """A missing part of a result too; the message names its task."""
     flow.write("flow.py", RESULTS)
     flow.write("functions.py", "def made(): return {'seed': 7}\ndef taken(seed): print('taken', seed)")
     place = ["-p", "flow.py"] if command == "explain" else []
@@ -216,7 +216,7 @@ def test_resume_with_missing_result_exits_with_2(flow, command) -> None:
 
 
 def test_resume_after_sigkill_keeps_succeeded_tasks(flow, gate, lifeline) -> None:
-    """SIGKILL loses nothing that had succeeded; what was under way is made anew, and the file is free at once."""
+    """SIGKILL loses no success; running tasks run again, and the file is free at once."""
     wait = f"import fcntl, os; life = os.open({lifeline.path!r}, os.O_WRONLY); os.write(life, b'waits')\n"
     flow.write("note_module.py", f"{wait}fcntl.flock(open({gate.path!r}), fcntl.LOCK_SH)")
     process = flow.start("run")
@@ -252,7 +252,7 @@ def test_second_run_with_same_state_exits_with_2(flow, gate, lifeline) -> None:
 
 
 def test_selected_tasks_use_products_and_results_of_others(flow) -> None:
-    """A limit may be of what the part does not take, but not of what nobody does."""
+    """A limit may be of a resource that no selected task needs, but not of one that no task needs."""
     flow.run("run")
     flow.write("in.csv", "2nd")
 
@@ -276,7 +276,7 @@ def test_selected_tasks_without_required_products_exit_with_2(flow) -> None:
 
 
 def test_show_and_explain_use_selection_of_run(flow) -> None:
-    """What lies before and after is drawn as it would run, without what is left out."""
+    """Tasks before and after are drawn as they would run, without the excluded ones."""
     flow.run("run")
     options = ("--select", "raw,+plot", "--select", "plot+", "--exclude", "note")
 
@@ -289,7 +289,7 @@ def test_show_and_explain_use_selection_of_run(flow) -> None:
 
 
 def test_only_and_from_options_select_tasks(flow) -> None:
-    """The one takes the task alone, the other what lies after it as well."""
+    """--only takes the task alone, --from the tasks after it as well."""
     flow.run("run")
 
     only = explained(flow, "--only", "raw", "--only", "note")
@@ -311,7 +311,7 @@ def test_only_and_from_options_select_tasks(flow) -> None:
     ],
 )
 def test_only_and_from_options_take_names_with_operators(sppe, options, meant) -> None:
-    """Commas and operators are part of names, if there are such names; what lies after one is no name."""
+    """Commas and operators are part of names if there are such names; text after a name is no name."""
     sppe.write(
         "flow.py",
         """
@@ -397,7 +397,7 @@ def test_ctrl_c_discards_partial_products(flow, gate, lifeline) -> None:
 
 
 def test_resume_reruns_tasks_with_changed_inputs(flow) -> None:
-    """What has succeeded was made from another file, so it is made anew, and all that is made of it."""
+    """A task that succeeded with another file runs again, as do all tasks after it."""
     assert flow.run("run").returncode == 0
     assert flow.run("run", "--resume").stderr.count("skipped:") == 4
     flow.write("in.csv", "another")

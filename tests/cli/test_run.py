@@ -50,7 +50,7 @@ def test_successful_run_exits_with_0_and_names_logs(nightly) -> None:
 
 
 def test_failed_run_exits_with_1_and_finishes_other_tasks(nightly) -> None:
-    """When a task fails, what depends on it does not run, the rest does; the summary says why and where."""
+    """Tasks after a failed one do not run, the others do; the summary has the reason and the log."""
     nightly.write("train_module.py", "import sys; print('no data', file=sys.stderr); sys.exit(3)")
 
     done = nightly.run("run", "--log-dir", "logs")
@@ -186,7 +186,7 @@ def test_unwritable_log_fails_task(sppe) -> None:
 
 
 def test_log_files_of_any_name_stay_in_log_dir(sppe) -> None:
-    """Whatever tasks are called, each has one log, and it is in the log folder."""
+    """Each task has one log in the log folder, with any name."""
     names = ["../x", "a/b", "A", "a", "語" * 200, "..", "[red]"]
     sppe.tasks(one="print('hello')")
     tasks = [f"Task({name!r}, 'one_module')" for name in names]

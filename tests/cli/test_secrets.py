@@ -55,7 +55,7 @@ def test_run_masks_secrets_in_output_and_state(sppe):
     ids=" ".join,
 )  # fmt: skip
 def test_commands_warn_of_exposed_secrets(sppe, command):
-    """With file and line, on stderr, so that other programs can read what is on stdout."""
+    """With file and line, on stderr, so that other programs can read stdout."""
     sppe.write("m.py", "")
     sppe.write(
         "flow.py",

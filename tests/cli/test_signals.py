@@ -22,7 +22,7 @@ STUBBORN = (
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
 )
 def test_signal_stops_all_tasks(number: int, code: int, sppe, lifeline) -> None:
-    """A signal ends all tasks with all they have started; the summary is printed and the exit code tells the signal."""
+    """A signal ends all tasks with all their processes; the summary is printed, and the exit code is the signal's."""
     sppe.tasks(**dict.fromkeys(("one", "two", "three"), FAMILY.format(lifeline=lifeline.path)))
     run = sppe.start("run", "-j", "2")
     lifeline.expect("here", times=4)
@@ -81,7 +81,7 @@ def test_second_signal_kills_tasks(sppe, lifeline) -> None:
 
 
 def test_third_signal_ends_sppe_with_stalled_reader(sppe, lifeline) -> None:
-    """Tasks are ended even while nobody takes the output; the third signal ends `sppe` itself."""
+    """Tasks are ended even while no process reads the output; the third signal ends `sppe` itself."""
     sppe.tasks(talks=HOLD.format(lifeline=lifeline.path) + "    say('here')\n    while True: print('x' * 1000)")
     run = sppe.start("run")
     lifeline.expect("here")

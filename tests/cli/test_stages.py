@@ -45,7 +45,7 @@ def test_convert_writes_stages(more, stages) -> None:
 
 
 def test_explain_prints_stages(stages) -> None:
-    """`sppe explain` says which of them a run would run."""
+    """`sppe explain` prints which of them a run would run."""
     done = stages.run("explain", *OF_IT)
 
     assert [line.split() for line in done.stdout.splitlines()] == [
@@ -54,7 +54,7 @@ def test_explain_prints_stages(stages) -> None:
 
 
 def test_run_uses_jobs_module_of_file(stages) -> None:
-    """In the long form, the file says all that there is to say."""
+    """In the long form, the file has all settings."""
     stages.write("long.yml", "jobs: jobs\nstages:\n  Test: {}\n  report: {module: json.tool, args: [in.json]}\n")
     stages.write("in.json", "[1]")
 

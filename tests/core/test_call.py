@@ -1,4 +1,4 @@
-"""What a function is asked to do: its name, its arguments in JSON, and the lines that call it."""
+"""Call of a function: its name, its arguments in JSON, and the lines that call it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _JSON = st.recursive(
 @pytest.mark.slow
 @given(st.dictionaries(st.text(min_size=1, max_size=5).filter(str.isidentifier), _JSON, max_size=4))
 def test_function_call_passes_any_json_value(kwargs):
-    """With its type: what is called gets just what was given, in a text that a process can be given."""
+    """With its type: the function gets the given value, through a text that a process can be given."""
     *_, text = Task("t", function="m:f", kwargs=kwargs).call().argv
 
     assert "\0" not in text

@@ -60,7 +60,7 @@ def test_chain_tasks_keep_written_order():
 
 
 def test_chain_is_reusable():
-    """A chain is no more than what it says; tying it again does not change it."""
+    """A chain only holds its edges; tying it again does not change it."""
     head = a >> b
 
     assert (names(head >> c), names(head >> d), names(head)) == ("abc", "abd", "ab")

@@ -50,7 +50,7 @@ def test_use_underscores_keeps_underscores():
 
 @pytest.mark.parametrize("nothing", [False, None, [], ()])
 def test_to_arguments_omits_false_none_and_empty_list(nothing):
-    """What is not said is not on the command line."""
+    """A value that was not given is not on the command line."""
     assert to_arguments({"key": nothing}) == []
 
 
@@ -65,7 +65,7 @@ def test_to_arguments_repeats_option_for_list():
 
 
 class Color(enum.Enum):
-    """An enumeration that says how it is written."""
+    """An enumeration with a text form of its own."""
 
     RED = 1
 
@@ -102,7 +102,7 @@ def test_to_arguments_passes_plain_text_forms(value, text):
 
 @pytest.mark.parametrize("mapping", [{"b": [1, None, True], "a": "ü"}, MappingProxyType({"a": 1}), {}])
 def test_to_arguments_writes_mapping_as_json(mapping):
-    """A mapping, of whatever class, is read back with ``json.loads``."""
+    """A mapping of any class is read back with ``json.loads``."""
     (option, text) = to_arguments({"config": mapping})
 
     assert option == "--config"
@@ -170,7 +170,7 @@ def test_to_arguments_names_key_of_invalid_value(value):
 
 
 def test_to_arguments_suggests_types_for_invalid_value():
-    """The message names the type it got and what it takes."""
+    """The message names the type that it got, and those that it takes."""
     with pytest.raises(InvalidTask) as caught:
         to_arguments({"ids": {1, 2}})
 
@@ -203,7 +203,7 @@ def test_to_arguments_rejects_key_that_is_not_an_option(key):
 
 @pytest.mark.parametrize("value", [None, True, [1], b"x", "NUL\0"])
 def test_to_arguments_names_index_of_invalid_arg(value):
-    """Verbatim means text, numbers and paths; the message says which of them is wrong."""
+    """Verbatim means text, numbers and paths; the message names the index of another value."""
     with pytest.raises(InvalidTask, match=r"^args\[1\]: "):
         to_arguments({}, args=["fine", value])
 
@@ -230,7 +230,7 @@ _keys = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda key:
     use_underscores=st.booleans(),
 )
 def test_argparse_reads_arguments_back(options, use_underscores):
-    """Whatever the values, a parser that declares the options gets them, one by one and in order."""
+    """For any values, a parser that declares the options gets them, one by one and in order."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for key, value in options.items():
         _declare(parser, key, value, use_underscores)
@@ -304,7 +304,7 @@ def _in_a_child(arguments: list[str], expression: str, before: str = "") -> obje
     "key", ["password", "DB_PASSWORD", "apiKey", "api-key", "--token", "hfToken", "client_secret", "aws.access.key"]
 )
 def test_looks_secret_recognizes_secret_names(key):
-    """However it is spelled, a name that says secret is one."""
+    """In any spelling of a secret's name."""
     assert looks_secret(key)
 
 

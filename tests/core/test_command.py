@@ -38,14 +38,14 @@ def test_shell_reads_shown_command_back():
 
 
 def test_shown_names_file_of_caller():
-    """What it is called with is what people look for."""
+    """A reader looks for the name of the function."""
     argv = ["python", *function_call("pkg.mod:func", {"n": 3}).argv]
 
     assert shown(argv) == f"""python {CALLER_FILE} pkg.mod:func '{{"n": 3}}'"""
 
 
 def test_shown_shortens_long_kwargs():
-    """A log is no place for a result of megabytes; what is secret stays masked."""
+    """A log is no place for a result of megabytes; secrets stay masked."""
     argv = ["python", *function_call("pkg.mod:func", {"password": "hunter2", "text": "it's " * 100_000}).argv]
 
     line = shown(argv)

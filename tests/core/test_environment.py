@@ -1,4 +1,4 @@
-"""What a module sees of its surroundings is a short list and what it is given."""
+"""Environment of a module: a short list of variables, and those that it is given."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_build_environment_inherits_named_variables():
 
 
 def test_inherit_true_excludes_airflow_and_slurm_variables():
-    """``True`` passes everything but what can hold connections or belongs to the worker's own job."""
+    """``True`` passes everything but variables that can hold connections or belong to the worker's own job."""
     assert set(build_environment({}, True, source=WORKER)) == {"PATH", "HOME", "LANG", "MINE", "PYTHONPATH"}
 
 
@@ -87,20 +87,20 @@ def test_build_environment_inherits_from_process_by_default(monkeypatch):
 
 
 def test_checked_env_converts_numbers_and_paths():
-    """A person may write ``{"OMP_NUM_THREADS": 4}``."""
+    """A user may write ``{"OMP_NUM_THREADS": 4}``."""
     assert checked_env({"N": 4, "F": 0.5, "P": Path("/a"), "T": "t", "E": ""}) == {
         "N": "4", "F": "0.5", "P": "/a", "T": "t", "E": "",
     }  # fmt: skip
 
 
 def test_checked_env_of_none_is_empty():
-    """``None`` means that nothing is said."""
+    """``None`` means that no variable is given."""
     assert checked_env(None) == {}
 
 
 @pytest.mark.parametrize("env", ["A=1", ["A=1"], 5, [("A", "1")]])
 def test_checked_env_rejects_other_types(env):
-    """The message says what is needed and what was given."""
+    """The message names the type that is needed and the value."""
     with pytest.raises(InvalidTask, match=rf"^env must be a mapping of names to values, got {type(env).__name__}$"):
         checked_env(env)
 

@@ -1,4 +1,4 @@
-"""Where a task runs can be said in several places, and the nearest one wins."""
+"""Settings of a task's process can be given in several places, and the nearest one wins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings, re
 
 
 def test_with_fallback_settings_precedence():
-    """Each setting is taken from the nearest place that says it; environments are merged by variable."""
+    """Each setting is taken from the nearest place that gives it; environments are merged by variable."""
     near = ExecutionSettings(python="near", env={"A": "near"}, inherit_env=False)
     far = ExecutionSettings(python="far", env={"A": "far", "B": "far"}, inherit_env=True, workdir="/far")
 
@@ -44,25 +44,25 @@ def test_checked_keeps_bare_interpreter_name():
 
 @pytest.mark.parametrize("path", ["/absolute", "~/mine", "~", "{{ params.dir }}", "{% if a %}/x{% endif %}"])
 def test_checked_keeps_absolute_home_and_template_paths(path):
-    """What does not start in the folder is not put there."""
+    """Only a relative path starts in the folder."""
     assert resolve_relative("/flows", path) == path
 
 
 def test_checked_without_folder_keeps_relative_path():
-    """Whoever calls decides later what it is relative to."""
+    """The caller decides later on the folder that it starts at."""
     assert ExecutionSettings.checked(workdir="data").workdir == "data"
 
 
 @pytest.mark.parametrize("field", ["python", "workdir"])
 @pytest.mark.parametrize("path", ["", 5, b"/bytes", ["/a"], True, "NUL\0", "\ud800"])
 def test_checked_names_field_of_invalid_path(field, path):
-    """The message says which field, and shows what it got."""
+    """The message names the field and shows the value."""
     with pytest.raises(InvalidTask, match=f"^{field} must be a path, got "):
         ExecutionSettings.checked(**{field: path})
 
 
 def test_map_paths_changes_all_paths():
-    """A bare interpreter name is no path, and what was not said stays unsaid."""
+    """A bare interpreter name is no path, and a missing setting stays missing."""
     change = str.upper
 
     assert ExecutionSettings(python="env/python", workdir="w").map_paths(change) == ExecutionSettings(

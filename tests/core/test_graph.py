@@ -1,4 +1,4 @@
-"""Edges come of what is stated, of paths and of results; what cannot be is named before anything runs."""
+"""Edges come from ``>>``, from paths and from results; an invalid one is named before anything runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def refused(*tasks: Task, edges: object = ()) -> str:
 
 
 def test_task_runs_after_producers_of_its_dependencies() -> None:
-    """Whatever the order in which they are written, and merged with what is stated."""
+    """In any order of writing, and merged with the explicit edges."""
     a, b, c = makes("a", "x"), makes("b", "y", needs="x"), makes("c", needs=["x", "y"])
 
     workflow = Workflow("w", [c, b, a], [(a, c)])
@@ -59,7 +59,7 @@ def test_product_paths_are_relative_to_workdir(tmp_path) -> None:
 
 
 def test_two_producers_of_one_path_raise_with_both_lines() -> None:
-    """Also when it is written in two ways; and the error says what to do."""
+    """Also when it is written in two ways; and the error names the fix."""
     a, b = makes("a", "build/x.txt"), makes("b", "./build//x.txt")
 
     assert refused(a, b) == (
@@ -78,7 +78,7 @@ def test_product_inside_another_product_raises() -> None:
 
 
 def test_cycle_of_paths_is_drawn_with_paths() -> None:
-    """Each step says why the one comes after the other."""
+    """Each step has the reason why one task comes after the other."""
     a = makes("a", "x", needs="z")
     b = makes("b", "y", needs="x")
     c = makes("c", "z", depends_on="b")
@@ -93,13 +93,13 @@ def test_cycle_of_paths_is_drawn_with_paths() -> None:
 
 
 def test_path_as_product_and_dependency_raises() -> None:
-    """It could not be told whether it is up to date."""
+    """Whether it is up to date could not be decided."""
     assert "task 'a' has 'x' as a product and as a dependency" in refused(makes("a", "x", needs="x"))
     assert "task 'a' has 'data' as a product and as a dependency" in refused(makes("a", "data/x", needs="data"))
 
 
 def test_external_of_a_product_raises() -> None:
-    """The message says who makes it and what to write."""
+    """The message names the task that makes it and the marker to write."""
     a = makes("a", "x")
 
     message = refused(a, makes("b", needs=[External("x")]))
@@ -134,7 +134,7 @@ def test_result_parameter_adds_edge() -> None:
 
 
 def same(name: str, threads: int = 1, **fields: object) -> Task:
-    """Return a task that makes what others of its kind make."""
+    """Return a task with the same product as others of its kind."""
     return Task(name, "m", {"out": Product("x"), "threads": Ignored(threads)}, **fields)
 
 
@@ -161,7 +161,7 @@ def test_merged_tasks_keep_all_upstream_tasks() -> None:
     "fields", [{"run_when": "stale"}, {"dependencies": ["y"]}, {"resources": {"gpu": 1}}, {"env": {"A": "1"}}]
 )
 def test_different_tasks_with_same_product_raise(fields) -> None:
-    """Nobody chooses silently which of the two is meant."""
+    """Neither of them is chosen silently."""
     assert "two tasks produce 'x': 'one'" in refused(same("one"), same("two", **fields))
 
 
@@ -226,7 +226,7 @@ def test_build_graph_takes_linear_time() -> None:
 
 
 def test_product_named_like_failed_product_raises() -> None:
-    """What the one leaves when it fails would take the place of the other."""
+    """A failure of the one would replace the product of the other."""
     one = Task("one", "m", {"out": Product("x")})
     other = Task("other", "m", {"out": Product("x.failed")})
     expected = r"task 'other' .* produces 'x\.failed', the name of product 'x' of task 'one' after a failure"

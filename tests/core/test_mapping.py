@@ -49,7 +49,7 @@ def test_map_of_module_maps_parameters():
 
 
 def test_map_of_function_maps_kwargs():
-    """Values may be anything that JSON can say."""
+    """Values may be any JSON."""
     mapped = Task("train", function="pkg.steps:train", kwargs={"n": 1, "deep": True}).map(n=[[1, 2], [3]])
 
     assert [each.kwargs for each in mapped] == [{"n": [1, 2], "deep": True}, {"n": [3], "deep": True}]
@@ -91,7 +91,7 @@ def test_map_keeps_settings_and_fields():
 
 
 def test_map_accepts_path_markers():
-    """They are dependencies and products of their task, in place of what stood there."""
+    """They become dependencies and products of their task, in place of the template's."""
     base = Task("train", "m", {"in": Dependency("any.csv"), "out": Product("build/{in}.npz", temporary=True)})
 
     mapped = base.map(**{"in": [Dependency("a.csv"), Dependency("b.csv")]})
@@ -207,7 +207,7 @@ def test_mapped_task_result_is_a_list():
 
 
 def test_depends_on_accepts_name_of_mapped_task():
-    """As what it is in Airflow: one task; each that came of it comes before."""
+    """As in Airflow, it is one task; each of its instances comes before."""
     mapped = train().map(n=[1, 2])
     last = Task("last", "m", depends_on="train")
 
@@ -262,7 +262,7 @@ def best(models): ...
 
 
 def test_map_of_decorated_function():
-    """What does not differ is given beforehand; paths are what the annotations say."""
+    """Equal arguments are given beforehand; paths follow the annotations."""
     mapped = fit.partial(out="build/{n}/{data}.npz").map(n=[1, 2], data=["a", "b"])
 
     assert names(mapped) == ["fit[n=1,data=a]", "fit[n=2,data=b]"]
@@ -318,7 +318,7 @@ def test_calls_and_maps_of_one_function_have_unique_names():
     ],
 )
 def test_map_rejects_invalid_values_with_line(call, message):
-    """Where it was mapped, what is wrong, and what to write."""
+    """The message has the line, the fault and the fix."""
     with pytest.raises(InvalidTask) as caught:
         call(train())
 

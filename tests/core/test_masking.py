@@ -45,7 +45,7 @@ WRITTEN = {
 @pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
 @pytest.mark.parametrize("secret", [SECRET, "plain-token-4711", "it's \\ two", 'quo"ted"\\'])
 def test_mask_covers_usual_forms(written, secret):
-    """Nothing of a secret is left by which it could be told; a few letters of base64 depend on those around them."""
+    """No recognizable part of a secret is left; a few letters of base64 depend on those around them."""
     shown = Secrets([secret]).mask(written(secret))
     assert MASK in shown
     for start in range(len(secret) - 5):

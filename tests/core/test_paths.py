@@ -75,7 +75,7 @@ def test_path_markers_reject_invalid_options(make, expected) -> None:
 
 
 def test_listed_product_is_not_atomic() -> None:
-    """The module is not told another one, so it could not write to that."""
+    """The module gets no other path, so it could not write to one."""
     task = Task("t", "m", products=["x", Product("y", temporary=True)])
 
     assert [(product.path, product.atomic, product.temporary) for product in task.products] == [
@@ -106,7 +106,7 @@ def test_path_key_is_equal_for_spellings_of_a_path(written, monkeypatch) -> None
     [("a/b", "a/b"), ("./a//b/", "./a//b/"), ("c/../a/b/", "a/b/"), ("~/a/", "/w/a/"), ("a/..b", "a/..b")],
 )
 def test_path_for_module_resolves_home_and_parents(written, opened, monkeypatch) -> None:
-    """Whatever a program would not expand, or would look up otherwise, is resolved; the rest stays as it is written."""
+    """A part that programs do not expand, or look up otherwise, is resolved; the rest stays as it is written."""
     monkeypatch.setenv("HOME", "/w")
 
     assert path_for_module(written) == opened
@@ -117,7 +117,7 @@ _PARTS = st.lists(st.sampled_from(["a", "b", "..", ".", "x y", "é"]), min_size=
 
 @given(_PARTS, st.booleans(), st.booleans())
 def test_path_for_module_matches_absolute_path(parts, is_absolute, is_folder) -> None:
-    """However it is written, what the module opens from its working directory is what is looked at."""
+    """In any spelling, the module opens the same file from its working directory."""
     path = "/" * is_absolute + "/".join([*parts, "name"]) + "/" * is_folder
 
     assert os.path.normpath(os.path.join("/w/d", path_for_module(path))) == absolute_path(path, "/w/d")

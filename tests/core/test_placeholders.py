@@ -1,4 +1,4 @@
-"""Values of parameters that are more than what they say: ignored ones, and results of other tasks."""
+"""Placeholders in parameters: ignored values, and results of other tasks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_result_resolve_follows_keys_and_positions() -> None:
     ],
 )
 def test_result_resolve_names_missing_part(value, expected) -> None:
-    """The message says how far it came."""
+    """The message names the part that it reached."""
     with pytest.raises(InvalidTask) as caught:
         GENERATE.result["seed"].resolve(value)
     assert expected in str(caught.value)
@@ -56,7 +56,7 @@ def test_result_resolve_rejects_index_into_text() -> None:
     ],
 )
 def test_result_rejects_use_before_run(use) -> None:
-    """What would silently take its name for its value is an error."""
+    """A use that would silently take its name for its value is an error."""
     with pytest.raises(TypeError):
         use(GENERATE.result)
 
@@ -69,7 +69,7 @@ def test_result_getitem_rejects_other_types() -> None:
 
 
 def test_markers_finds_nested_markers() -> None:
-    """In lists, in mappings, in what is ignored."""
+    """In lists, in mappings, in ignored values."""
     value = {"a": [Dependency("x"), {"b": Ignored([GENERATE.result])}]}
 
     assert [type(marker).__name__ for marker in markers(value)] == ["Dependency", "Ignored", "Result"]
@@ -86,7 +86,7 @@ def test_ignored_values_are_equal() -> None:
 
 
 def test_deep_copy_is_independent_of_original():
-    """Containers are copied at every depth; what they hold is kept as it is."""
+    """Containers are copied at every depth; their other values are kept as they are."""
     path = Path("x")
     value = {"list": [1, {"deep": [path]}], "tuple": (1,)}
 
@@ -98,7 +98,7 @@ def test_deep_copy_is_independent_of_original():
 
 
 def test_deep_copy_keeps_markers():
-    """Also the ignored ones, with a copy of what they hold."""
+    """Also the ignored ones, with a copy of their values."""
     values = [1]
     ignored, path = deep_copy([Ignored(values), Dependency("x")])
     values.append(2)

@@ -61,7 +61,7 @@ def test_recorded_run_starts_no_process(mark, ran):
 
 
 def test_consecutive_runs_are_ordered(mark):
-    """What was started first is done before the next one starts, as in plain Python."""
+    """The first one is done before the next one starts, as in plain Python."""
     a, b, c, d = map(mark, "abcd")
 
     def steps():
@@ -90,7 +90,7 @@ def test_called_workflow_is_recorded_in_caller(mark):
 
 
 def test_called_workflow_becomes_a_group(mark):
-    """One that is called again is another group; what a task says itself is a group in that."""
+    """A second call is another group; a task's own group is a group in that."""
 
     @workflow
     def load(number):
@@ -123,7 +123,7 @@ def test_called_workflow_becomes_a_group(mark):
 
 
 def test_called_workflow_that_raises_leaves_its_group(mark):
-    """What comes after is not in it."""
+    """Later tasks are not in it."""
 
     @workflow
     def inner():
@@ -158,21 +158,21 @@ def test_calling_workflow_runs_without_recorder(mark, ran):
 
 
 def test_workflow_keeps_function_metadata_and_return_value(mark, ran):
-    """``@workflow`` only declares it; called, it does what it says."""
+    """``@workflow`` only declares it; a call runs its body."""
 
     @workflow
     def daily(count=2):
-        """What it is for."""
+        """Its purpose."""
         mark("a").run()
         return count * 2
 
-    assert (daily.__name__, daily.__doc__) == ("daily", "What it is for.")
+    assert (daily.__name__, daily.__doc__) == ("daily", "Its purpose.")
     assert daily(3) == 6
     assert ran() == ["a"]
 
 
 def test_plain_run_ignores_dependencies_on_other_tasks(mark, ran):
-    """Who runs one task by itself wants that task; what it waits for elsewhere is not asked for."""
+    """A single task runs without the tasks that it waits for elsewhere."""
     b = mark("b", depends_on=["a", mark("a")])
 
     b.run()
@@ -198,7 +198,7 @@ def test_task_can_run_twice_without_recorder(mark, ran):
 
 
 def test_task_run_twice_in_workflow_raises_with_both_lines(mark):
-    """A graph has each task once; the message says what to write instead."""
+    """A graph has each task once; the message names the fix."""
     a, b = mark("a"), mark("b")
 
     def twice():
@@ -215,7 +215,7 @@ def test_task_run_twice_in_workflow_raises_with_both_lines(mark):
 
 
 def test_two_workflows_can_share_tasks(mark):
-    """What one ``.run()`` says of a task does not reach the other."""
+    """Settings of one ``.run()`` do not reach the other."""
     a, b = mark("a"), mark("b")
 
     one = recorded(lambda: (a >> b).run(env={"N": "1"}))
@@ -251,7 +251,7 @@ def test_run_rejects_invalid_arguments_with_line(mark, wrong):
 
 
 def test_plain_run_raises_workflow_failed(mark, ran, tmp_path):
-    """The message names the task and how it ended; what comes after it does not run."""
+    """The message names the task and its end; later tasks do not run."""
     (tmp_path / "fails.py").write_text("raise SystemExit(3)")
     fails = Task("broken", "fails", python=sys.executable, workdir=tmp_path)
 
@@ -262,7 +262,7 @@ def test_plain_run_raises_workflow_failed(mark, ran, tmp_path):
 
 
 def test_workflow_without_run_raises():
-    """The message says what is missing."""
+    """The message names the missing call."""
     with pytest.raises(InvalidWorkflow, match=r"workflow 'w' runs no task; end it with \(a >> b\)\.run\(\)"):
         recorded(lambda: None)
 
@@ -293,7 +293,7 @@ def test_run_in_asyncio_is_recorded(mark, ran):
 
 
 def test_run_in_thread_of_recorded_workflow_raises(mark, ran):
-    """No process is started behind the recorder's back; the message says how to run side by side."""
+    """No process is started behind the recorder's back; the message names the way to run side by side."""
 
     def side_by_side():
         tasks = [mark("a"), mark("b")]
@@ -346,7 +346,7 @@ def test_workflow_with_brackets_raises():
 
 
 def test_workflow_rejects_async_function():
-    """Nobody would await it."""
+    """No caller would await it."""
     with pytest.raises(InvalidWorkflow, match="workflow 'daily' is async or a generator"):
 
         @workflow

@@ -1,4 +1,4 @@
-"""Stand-ins for values that are known only when a task runs: what can be done with them, and what cannot."""
+"""Placeholders for values that are known only when a task runs: their permitted uses, and the others."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_task_accepts_runtime_value_in_any_field() -> None:
     ],
 )  # fmt: skip
 def test_runtime_value_rejects_arithmetic_and_conditions(use, expected) -> None:
-    """What would silently take its name for its value is an error, which says what to do."""
+    """A use that would silently take its name for its value is an error, which names the fix."""
     with pytest.raises(SewerError) as caught:
         use(N["a"])
     assert caught.value.message.startswith(
@@ -98,7 +98,7 @@ def test_runtime_value_rejects_arithmetic_and_conditions(use, expected) -> None:
 
 
 def test_runtime_value_rejects_attributes() -> None:
-    """Nor methods, of which a file could take a part of its name for its value; it only says so."""
+    """Nor does it have methods, which would take a part of its name for its value."""
     for name in ("lr", "get", "name", "real", "upper"):
         with pytest.raises(SewerError, match=rf"<n> .* has no attribute '{name}'; .* by its key, \['{name}'\]"):
             getattr(N, name)

@@ -1,4 +1,4 @@
-"""The rule of what is secret: by name, inside of texts, and by form."""
+"""The rule for secrets: by name, inside texts, and by form."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKEN = "hf_" + "abcDEF123456789" * 2
      "SENTRY_DSN", "AWS_SECRET_ACCESS_KEY", "privateKey", "connection_string", "SLACK_WEBHOOK_URL", "TOKEN2"],
 )  # fmt: skip
 def test_looks_secret_knows_usual_names(name):
-    """Whatever the spelling."""
+    """In any spelling."""
     assert looks_secret(name)
 
 
@@ -39,7 +39,7 @@ def test_looks_secret_knows_usual_names(name):
      "PUBLIC_KEY", "POSTGRES_PASSWORD_FILE", "token_path", "secret_name", "password_length", "compass", ""],
 )  # fmt: skip
 def test_looks_secret_leaves_names_that_sound_alike(name):
-    """Among them those that say where a secret is."""
+    """Among them those of the place of a secret."""
     assert not looks_secret(name)
 
 
@@ -153,7 +153,7 @@ def test_exposed_names_parameters_and_lines_and_shows_no_value():
 
 @pytest.mark.parametrize("value", ["{{ conn.db.password }}", None, True, 7, ""])
 def test_exposed_leaves_values_that_are_no_secret(value):
-    """A template, a flag and a number say nothing."""
+    """A template, a flag and a number expose nothing."""
     assert list(exposed({"password": value}, (), {}, {"setup": "export TOKEN=$X"})) == []
 
 
@@ -177,7 +177,7 @@ def test_secret_texts_looks_through_nested_assignments_in_linear_time(value) -> 
 
 
 def test_masked_text_masks_assignment_in_quoted_secret() -> None:
-    """A value in quotation marks is a secret as a whole, and what it assigns is one as well."""
+    """A value in quotation marks is a secret as a whole, and a value that it assigns is one as well."""
     assert secret_texts({}, ["x PASSWORD='curl --token hunter22'"]) == {
         "curl --token hunter22": "PASSWORD",
         "hunter22": "TOKEN",

@@ -27,7 +27,7 @@ def names(workflow: Workflow, select=None, exclude=None) -> list[str]:
 
 
 class NotToBeGoneThrough:
-    """What says that it can be gone through, and can not: so is what Airflow knows only in a run."""
+    """A value with ``__iter__`` that raises, like values that Airflow knows only in a run."""
 
     def __iter__(self):
         raise TypeError
@@ -79,12 +79,12 @@ DIAMOND = Workflow(
     ],
 )
 def test_select_keeps_order_of_workflow(select, meant) -> None:
-    """Names, globs, tags; + and @ for what lies around them; a comma is and, a list is or."""
+    """Names, globs, tags; + and @ for the tasks around them; a comma is and, a list is or."""
     assert names(DIAMOND, select) == meant
 
 
 def test_exclude_removes_selected_tasks() -> None:
-    """Also if nothing else was said."""
+    """Also without any other selection."""
     assert names(DIAMOND, "+compare", "tag:gpu") == ["raw", "train_tree", "compare"]
     assert names(DIAMOND, exclude=["train_*", "lint"]) == ["raw", "compare", "publish"]
 
@@ -123,7 +123,7 @@ def test_select_and_exclude_of_all_tasks_raises() -> None:
 
 
 def test_select_rejects_empty_list() -> None:
-    """It means what any of its texts means, which is nothing; what computes it should not run everything."""
+    """It selects no task; code that computes it should not run everything."""
     for empty in ([], (), iter(())):
         with pytest.raises(InvalidWorkflow, match=r"^select must not be an empty list, which matches no task"):
             selected(DIAMOND, empty)
@@ -135,7 +135,7 @@ NAMES = ["a+b", "2+2", "c++", "@home", "a, b", "a,+b", "tag:x", "what?", "x[lr=0
 
 @pytest.mark.parametrize("name", NAMES)
 def test_select_matches_names_with_operators(name) -> None:
-    """Names are any text, and the mapped ones hold commas; what is put to them is still an operator."""
+    """Names are any text, and the mapped ones hold commas; an operator beside a name is still an operator."""
     workflow = chain("first", name, "last")
 
     assert names(workflow, name) == [name]
@@ -147,7 +147,7 @@ def test_select_matches_names_with_operators(name) -> None:
 
 
 def test_select_prefers_longest_name() -> None:
-    """A comma parts what is no name together."""
+    """A comma separates texts that together are no name."""
     workflow = chain("a", "b", "a,b", "c", "b,c")
 
     assert names(workflow, "a,b") == ["a,b"]
@@ -177,7 +177,7 @@ def test_select_matches_mapped_task_and_its_tasks() -> None:
 
 
 def test_select_matches_merged_task_by_all_names_and_tags() -> None:
-    """The file has both, and so have people."""
+    """The file has both names."""
     one, other = (Task(name, "m", {"out": Product("x")}, tags=f"of_{name}") for name in ("one", "other"))
     workflow = Workflow("w", [one, other, Task("third", "m")])
 
@@ -196,7 +196,7 @@ def test_selected_keeps_order_through_excluded_tasks() -> None:
 
 
 class Item(NamedTuple):
-    """What is meant between two commas, not yet written down."""
+    """The part between two commas, before it is written down."""
 
     core: str
     before: int | None
@@ -237,7 +237,7 @@ def distance(workflow: Workflow, up: str, down: str) -> float:
 
 
 def model(workflow: Workflow, item: Item) -> set[str]:
-    """Return what an item means, task by task, from what its parts are said to mean."""
+    """Return the selection of an item, task by task, from the definitions of its parts."""
 
     def is_core(name: str) -> bool:
         if item.core.startswith("tag:"):
@@ -261,7 +261,7 @@ def model(workflow: Workflow, item: Item) -> set[str]:
 
 @given(graphs(), TEXTS, TEXTS)
 def test_select_satisfies_set_operations(workflow, select, exclude) -> None:
-    """Whatever is written means the tasks of which it is true, or is an error where one of its texts means none."""
+    """Any selector selects the tasks that satisfy it, or is an error where one of its texts matches none."""
     meant = [[set.intersection(*(model(workflow, item) for item in items)) for items in texts]
              for texts in (select, exclude)]  # fmt: skip
     wanted = set().union(*meant[0]) if select else set(workflow.tasks)

@@ -1,4 +1,4 @@
-"""A workflow becomes JSON, and the same workflow again: nothing it says is lost on the way."""
+"""A workflow becomes JSON, and the same workflow again, without a loss."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from airflow_provider_sewer.core.source import SourceLine
 
 
 def after_the_trip(workflow: Workflow) -> Workflow:
-    """Return what arrives."""
+    """Return a workflow that was written and read."""
     return workflow_of_data(json.loads(json.dumps(workflow_to_data(workflow))))
 
 
 def content_of(value):
-    """Return all that a value says, in a form in which two that say the same are equal."""
+    """Return the content of a value, in a form in which equal contents are equal."""
     if isinstance(value, Task):
         return ("Task", value.name, str(value.source))
     if isinstance(value, (PathMarker, Ignored, Result)):
@@ -53,7 +53,7 @@ def content_of(value):
 
 
 def all_of(workflow: Workflow):
-    """Return all that a workflow says, and what it comes to."""
+    """Return the content of a workflow, with its edges."""
     return {
         "name": (workflow.name, workflow.doc, workflow.source, workflow.is_subset),
         "tasks": [
@@ -163,7 +163,7 @@ def test_workflow_of_data_is_usable(workflow):
 
 
 def test_round_trip_keeps_merged_tasks():
-    """Two that say the same, of which each has been named somewhere."""
+    """Two equal tasks, of which each has been named somewhere."""
     first, second = (Task(name, "m", {"out": Product("x")}) for name in ("first", "second"))
     user = Task("user", "m", {"seed": second.result})
 
@@ -174,7 +174,7 @@ def test_round_trip_keeps_merged_tasks():
 
 
 def test_round_trip_keeps_mapped_tasks():
-    """Over lists, side by side and each with each, and over what only a run will show; in Airflow each is one task."""
+    """Over lists, side by side and each with each, and over results; in Airflow each is one task."""
     make = Task("make", "m", {"out": Product("raw/{n}-{x}"), "k": Ignored(1)})
     made = make.map_product(n=[10, 20], x=[Path("a"), Decimal("1.5")])
     called = Task("call", function="m:f", kwargs={"a": 1}).map(b=[{"c": 1}, None], d=[made[0].result, [2]])
@@ -197,7 +197,7 @@ def test_round_trip_keeps_mapped_tasks():
 
 
 def test_round_trip_of_subset_keeps_outside_dependencies():
-    """What a task refers to arrives with it."""
+    """The tasks that a task refers to arrive with it."""
     outside = Task("outside", "m")
     part = Workflow("w", [Task("inside", "m", {"x": outside.result["x"]}, depends_on=outside)], is_subset=True)
 
@@ -208,7 +208,7 @@ def test_round_trip_of_subset_keeps_outside_dependencies():
 
 
 def test_round_trip_keeps_identity_of_copies():
-    """What was stated for the task itself counts for its copy in a workflow."""
+    """Edges of the task itself count for its copy in a workflow."""
     up, down = Task("up", "m"), Task("down", "m")
     run = Workflow("w", [up.with_defaults(ExecutionSettings(python="a")), down], [(up, down)])
 
@@ -226,7 +226,7 @@ def test_round_trip_exceeds_recursion_limit():
 
 
 def test_tasks_round_trip_without_workflow():
-    """In their order, and what they refer to with them."""
+    """In their order, with the tasks that they refer to."""
     a = Task("a", "m")
 
     b, again = tasks_of_data(json.loads(json.dumps(tasks_to_data([Task("b", "m", depends_on=a), a]))))
@@ -248,7 +248,7 @@ class Number(enum.IntEnum):
 
 @pytest.mark.parametrize("value", [Colour.RED, Number.ONE, Decimal("1.10"), PurePath("a/b"), math.nan, [Decimal(2)]])
 def test_round_trip_keeps_command_line_text(value):
-    """What JSON has no word for is there as the text that the module gets."""
+    """A value without a JSON form is there as the text that the module gets."""
     task = Task("a", "m", {"x": value, "y": Ignored(value), "z": {"k": 1, "l": [Colour.RED, Number.ONE]}}, args=[1.50])
 
     assert after_the_trip(Workflow("w", [task])).tasks["a"].call() == task.call()
@@ -271,7 +271,7 @@ def test_round_trip_keeps_kwargs():
     ],
 )
 def test_workflow_to_data_names_field_of_invalid_value(value, where, kind):
-    """The line of the task, the field, the way to the value in it, and what it is."""
+    """The line of the task, the field, the way to the value in it, and its type."""
     task = Task("Example 1", "m", operator_kwargs=value)
 
     with pytest.raises(InvalidTask) as caught:
@@ -292,7 +292,7 @@ def test_workflow_to_data_rejects_cyclic_value():
 
 
 def test_workflow_to_data_rejects_subclass_of_task():
-    """What it does in another way than a task would be lost."""
+    """Its own behaviour would be lost."""
     mine = type("MyTask", (Task,), {})("a", "m")
 
     with pytest.raises(InvalidTask, match="task 'a' must be a Task to be read by another interpreter, got a MyTask"):
@@ -307,7 +307,7 @@ def test_round_trip_keeps_timedelta():
 
 
 def test_workflow_of_data_rejects_other_format():
-    """What another version of this package has written may mean something else."""
+    """Data of another version of this package may mean something else."""
     data = workflow_to_data(Workflow("w", [Task("a", "m")])) | {"format": 0}
 
     with pytest.raises(UnreadableRecord, match=r"has format 0, and this version of .* reads format 1; "):

@@ -1,4 +1,4 @@
-"""What a few characters can stand for has bounds, which are checked before so much is built."""
+"""Values that a few characters stand for have bounds, which are checked before so much is built."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_globs_match_same_names_as_expressions() -> None:
     "value", ["x" * 10_000, "it's \\ " * 2000, '"' * 5000, list(range(10_000)), {"a": "b" * 10_000}]
 )
 def test_errors_show_little_of_a_value(value: Any) -> None:
-    """Whatever a file holds."""
+    """With any content of a file."""
     with pytest.raises(SewerError) as caught:
         Task("a", "m", run_on=value)
     assert "run_on must " in str(caught.value)

@@ -1,4 +1,4 @@
-"""What a Slurm job is given can be said in several places, and every mistake in it is named at once."""
+"""Settings of a Slurm job can be given in several places, and every mistake in them is named at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fails(message: str, **fields: object) -> None:
 
 
 def test_resources_match_submitit_parameters():
-    """Both spellings, submitit's own and Slurm's; whatever a new version adds shows up here."""
+    """Both spellings, submitit's own and Slurm's; a parameter of a new version shows up here."""
     of_submitit = {*_get_default_parameters(), *SlurmExecutor._equivalence_dict()}
 
     assert set(RESOURCES) - {"login_environment"} == of_submitit - FOR_OLD_SCRIPTS
@@ -72,7 +72,7 @@ def test_checked_slurm_accepts_numbers_as_text():
                                                           "use_srun", "stderr_to_stdout",
                                                           "login_environment"}))  # fmt: skip
 def test_checked_slurm_accepts_templates(name):
-    """What it comes to is checked when it is known; a line break is one line too many even there."""
+    """Their values are checked when they are known; a line break is one line too many even there."""
     assert parameters(**{name: "{{ params.x }}"}) == {name: "{{ params.x }}"}
     fails(f"slurm: {name} must not contain a line break, got '{{{{ a\\n}}}}'", slurm={name: "{{ a\n}}"})
 
@@ -93,7 +93,7 @@ def test_checked_slurm_accepts_slurm_formats(name, values):
 
 
 def test_exclusive_false_omits_option():
-    """Sbatch has no way to say so, and submitit would write one that sbatch refuses."""
+    """Sbatch has no such option, and submitit would write one that sbatch rejects."""
     assert parameters(exclusive=True) == {"exclusive": True}
     assert parameters(exclusive=False) == {"exclusive": None}
 
@@ -107,7 +107,7 @@ def test_checked_slurm_lists_names_for_unknown_parameter():
 
 @pytest.mark.parametrize("given", ["partition=x", ["partition"], 5, True])
 def test_checked_slurm_rejects_other_types(given):
-    """The message names what it got."""
+    """The message shows the value."""
     fails(f"slurm must be a mapping of parameters, got {type(given).__name__}", slurm=given)
 
 
@@ -123,7 +123,7 @@ def test_checked_slurm_rejects_other_types(given):
     ],
 )
 def test_checked_slurm_rejects_exclusive_parameters(both):
-    """Nobody could tell which one is meant, and sbatch refuses some of them."""
+    """Which one is meant is not known, and sbatch rejects some of them."""
     with pytest.raises(InvalidTask, match="exclude each other; keep one of them") as raised:
         SlurmSettings.checked(slurm=both)
     assert all(repr(name) in str(raised.value) for name in both)
@@ -179,7 +179,7 @@ def test_checked_slurm_accepts_none_beside_synonym():
     ],
 )  # fmt: skip
 def test_checked_slurm_rejects_invalid_values(name, value, expected):
-    """Parameter, what is needed, and what was given."""
+    """The message has the parameter, its type and the value."""
     fails(f"slurm: {name}{' ' if expected.startswith('must ') else ': '}{expected}", slurm={name: value})
 
 
@@ -250,7 +250,7 @@ def test_max_poll_interval_below_poll_interval_raises():
 
 
 def test_fail_on_pending_reason_accepts_empty_list():
-    """An empty list is said; nothing is not."""
+    """An empty list is a setting; a missing one is not."""
     assert SlurmSettings.checked(fail_on_pending_reason=[]).fail_on_pending_reason == ()
     assert SlurmSettings.checked(fail_on_pending_reason=["Licenses"]).fail_on_pending_reason == ("Licenses",)
     assert SlurmSettings.checked().fail_on_pending_reason is None
@@ -263,13 +263,13 @@ def test_run_dir_is_relative_to_folder():
 
 
 def test_map_paths_changes_run_dir():
-    """What was not said stays unsaid."""
+    """A missing setting stays missing."""
     assert SlurmSettings(run_dir="runs").map_paths(str.upper) == SlurmSettings(run_dir="RUNS")
     assert SlurmSettings().map_paths(str.upper) == SlurmSettings()
 
 
 def test_with_fallback_settings_precedence():
-    """Also where the nearer one says False or nothing at all: that is said too."""
+    """Also where the nearer one is False or empty: that is a setting too."""
     near = SlurmSettings.checked(durable=False, fail_on_pending_reason=[], lost_after=0, slurm={"qos": "long"})
     far = SlurmSettings.checked(durable=True, fail_on_pending_reason=["x"], lost_after=9, requeue=True,
                                 slurm={"qos": "short", "nodes": 2})  # fmt: skip

@@ -24,7 +24,7 @@ def test_task_keeps_arguments():
 
 
 def test_task_defaults():
-    """Everything else has a default, and says nothing."""
+    """Everything else has a default without an effect."""
     task = Task("a", "pkg.mod")
 
     assert task.arguments() == []
@@ -99,13 +99,13 @@ def test_task_with_defaults_keeps_slurm_parameters():
 
 @pytest.mark.parametrize("name", ["Example 1", "ü", "a/b", "[brackets]", "{{ ds }}", "x" * 300])
 def test_task_accepts_any_printable_name(name):
-    """Names are for people."""
+    """Names are texts for readers."""
     assert Task(name, "pkg.mod").name == name
 
 
 @pytest.mark.parametrize("module", ["mod", "pkg.mod", "_a.b1.__main__", "paket.größe", "{{ params.module }}"])
 def test_task_accepts_dotted_names_and_templates_as_module(module):
-    """Whatever ``python -m`` takes, or Airflow fills in."""
+    """All names that ``python -m`` takes, or Airflow fills in."""
     assert Task("a", module).module == module
 
 
@@ -147,7 +147,7 @@ def test_task_error_shows_200_characters_of_value(field, value):
 
 @pytest.mark.parametrize("module", ["pkg/mod.py", "./pkg/mod.py", "/pkg/mod.py", "pkg/mod", "pkg.mod.py"])
 def test_task_suggests_module_for_file(module):
-    """Scripts are not run; the message says so and what to write instead."""
+    """Scripts are not run; the message names the module to write instead."""
     fails(f"module must be a dotted name such as 'package.module', got {module!r}; "
           "a file cannot be run, only an installed module: 'pkg.mod'?", "a", module)  # fmt: skip
 
@@ -166,7 +166,7 @@ def test_task_rejects_parameters_of_other_types(parameters):
 
 
 def test_task_names_key_of_invalid_parameter():
-    """Task, key, type, and what to give instead."""
+    """The message has the task, the key, the type and the fix."""
     fails("task 'a': parameter 'ids': a value of type set has no plain text form; give text", "a", "m", {"ids": {1}})
 
 

@@ -72,7 +72,7 @@ def test_task_function_call_returns_task():
 
 
 def test_task_function_keeps_plain_function():
-    """By an attribute; it looks like the function, and is found by what calls it."""
+    """By an attribute; it looks like the function, and its callers find it."""
     assert train.function("x", n=1) == {"out": "x", "n": 1, "model": "linear", "data": None}
     assert (train.__name__, train.__doc__.splitlines()[0], train.__module__) == ("train", "Train a model.", HERE)
     assert train.__wrapped__ is train.function
@@ -101,7 +101,7 @@ def test_annotations_are_read_in_all_forms():
 
 
 def test_annotated_keeps_options_of_given_marker():
-    """A product of another task can be given as what it is: a path."""
+    """A product of another task can be given as a path."""
     first = train(Product("a", temporary=True))
     second = train("b", data=first.products[0])
 
@@ -137,7 +137,7 @@ class Steps:
 
 
 def test_task_function_accepts_static_method():
-    """Its qualified name says where."""
+    """Its qualified name has its class."""
     assert Steps.clean(1).function == f"{HERE}:Steps.clean"
 
 
@@ -146,7 +146,7 @@ def defaults(sizes=(1, 2), start=Path("a"), rate=float("nan"), names=("a",), opt
 
 
 def test_default_changed_by_json_is_not_passed():
-    """A tuple would arrive as a list, and what JSON cannot say not at all."""
+    """A tuple would arrive as a list, and a value without a JSON form not at all."""
     assert defaults().kwargs == {"options": {"k": [1]}}
 
 
@@ -229,7 +229,7 @@ STEPS = "from airflow_provider_sewer import task\n@task\ndef make(n): return n\n
 
 
 def test_recording_twice_gives_same_names(tmp_path):
-    """Whatever else was loaded or recorded before; what the file itself made keeps its name."""
+    """Also after other files were loaded or recorded; tasks of the file itself keep their names."""
     (tmp_path / "steps.py").write_text(STEPS)
     file = tmp_path / "flow.py"
     file.write_text(FILE.replace(" >> make(1)", ""))
@@ -264,7 +264,7 @@ def test_equal_calls_in_a_cycle_raise(tmp_path):
 
 
 def refused(call) -> str:
-    """Return what is said of a call that is refused, which names this file and a line."""
+    """Return the error of an invalid call, which names this file and a line."""
     with pytest.raises(InvalidTask) as caught:
         call()
     place, _, message = str(caught.value).partition(": ")
@@ -331,7 +331,7 @@ def with_path(out: Annotated[Path, Product("build/x")]): ...
     ],
 )
 def test_task_function_rejects_invalid_calls_with_line(call, message):
-    """The parameter, what is wrong with it, and what it takes."""
+    """The message has the parameter, the fault and the type."""
     assert refused(call).startswith(message)
 
 
@@ -344,7 +344,7 @@ def test_marker_imported_for_type_checkers_raises():
 
 
 def test_task_rejects_function_that_cannot_be_imported(tmp_path):
-    """In another function, a lambda, or in the workflow file itself; the message says where to move it."""
+    """In another function, a lambda, or in the workflow file itself; the message names a place for it."""
 
     @task
     def inner(): ...
@@ -378,7 +378,7 @@ def test_module_of_task_functions_runs_as_main(tmp_path, script_of):
 
 @pytest.fixture
 def script_of(tmp_path):
-    """Return what runs a file as a program."""
+    """Return a function that runs a file as a program."""
     root = str(Path(__file__).parent.parent.parent)
 
     def run(source: str, name: str = "steps.py"):

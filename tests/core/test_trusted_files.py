@@ -115,7 +115,7 @@ def test_check_own_folders_checks_each_level_below_the_base(level: str, tmp_path
 
 @pytest.mark.parametrize("umask", [0, 0o002, 0o022, 0o077])
 def test_make_own_folders_creates_folders_only_owner_can_write(umask: int, tmp_path: Path) -> None:
-    """Whatever the umask."""
+    """With any umask."""
     before = os.umask(umask)
     try:
         make_own_folders(str(tmp_path), str(tmp_path / "a" / "b"))
@@ -126,7 +126,7 @@ def test_make_own_folders_creates_folders_only_owner_can_write(umask: int, tmp_p
 
 
 def test_make_folder_checks_from_the_own_folder_on(tmp_path: Path) -> None:
-    """What lies before ``.sewer`` is the user's own affair."""
+    """Folders before ``.sewer`` are the user's own affair."""
     (tmp_path / "shared").mkdir(mode=0o777)
     (tmp_path / "shared").chmod(0o777)
     make_folder(str(tmp_path / "shared" / "logs"))
@@ -273,7 +273,7 @@ def test_has_types_refuses_other_values_for_numbers(value: Any) -> None:
 
 
 def test_has_types_takes_whole_numbers_for_floats() -> None:
-    """As JSON does not tell them apart."""
+    """JSON does not distinguish them."""
     assert has_types({"n": 1, "x": 1, "text": "a"}, {"n": int, "x": float, "text": str})
     assert not has_types({"n": 1.5}, {"n": int})
 
@@ -286,5 +286,5 @@ def test_has_types_refuses_text_that_cannot_be_shown(value: Any) -> None:
 
 @pytest.mark.parametrize("fields", [[], "text", 1, None, {}])
 def test_has_types_rejects_missing_field(fields: Any) -> None:
-    """Also what is not an object."""
+    """Also a value that is not an object."""
     assert not has_types(fields, {"n": int})

@@ -16,7 +16,7 @@ def task(name: str, depends_on: object = ()) -> Task:
 
 
 def test_workflow_combines_edges_and_depends_on():
-    """What ``>>`` says and what ``depends_on`` says is merged, each edge once."""
+    """Edges of ``>>`` and of ``depends_on`` are merged, each edge once."""
     a, b = task("a"), task("b")
     c = task("c", depends_on=[a, "b"])
 
@@ -58,7 +58,7 @@ def test_same_task_twice_is_merged():
 
 
 def test_merged_tasks_stay_merged_in_subset():
-    """Whoever named the second of them, by an edge or by its result, still means the first."""
+    """A name of the second of them, in an edge or a result, still means the first."""
     first, second = (Task(name, "m", {"out": Product("x")}) for name in ("first", "second"))
     after, user = task("after"), Task("user", "m", {"seed": second.result["seed"]})
     whole = Workflow("w", [first, second, after, user], [(second, after)])
@@ -70,7 +70,7 @@ def test_merged_tasks_stay_merged_in_subset():
 
 
 def test_unknown_dependency_raises_with_known_names():
-    """The message says who depends on what, and what was probably meant."""
+    """The message names both tasks and the nearest name."""
     c = task("c", depends_on="prepare")
 
     with pytest.raises(InvalidWorkflow) as caught:

@@ -56,7 +56,7 @@ def test_package_without_main_is_named(modules) -> None:
 
 
 def test_check_surroundings_warns_for_later_task(modules) -> None:
-    """An earlier task may yet produce what a later task lacks: each problem is a warning."""
+    """An earlier task may yet produce the missing parts of a later task: each problem is a warning."""
     tasks = [
         (task("first", modules.write(""), modules), True),
         (task("second", "made_later", modules), False),

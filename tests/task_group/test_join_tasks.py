@@ -164,7 +164,7 @@ GROUPS = st.fixed_dictionaries({name: st.sampled_from(["", "x", "x.y", "z"]) for
 
 @given(EDGES, st.one_of(st.just(dict.fromkeys(TASKS, "x")), GROUPS), st.data())
 def test_find_dense_layers_keeps_exactly_all_edges(edges, groups, data):
-    """No dependency is added or lost, whatever the groups."""
+    """No dependency is added or lost, with any groups."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(join_tasks, "MOST_EDGES", data.draw(st.integers(1, 6)))
         found = find_dense_layers(before(sorted(edges)), groups)

@@ -205,7 +205,7 @@ def test_path_tasks_inherit_callbacks_of_group(expand, field, how):
 
 @pytest.mark.parametrize("given", ["overrides", "operator_kwargs"])
 def test_external_path_sensor_merges_callbacks_of_consumers(expand, given, monkeypatch):
-    """Each of them is told when the path does not come, in the process of a worker as well."""
+    """Each of them is called when the path does not come, in the process of a worker as well."""
     source = "from tests.task_group.test_path_tasks import other\n" if given == "operator_kwargs" else ""
     own = ", operator_kwargs={'on_failure_callback': [other]}" if given == "operator_kwargs" else ""
     source += f"Task('a', 'job', {{'in': External('a.txt')}})\nTask('b', 'job', {{'in': External('a.txt')}}{own})"
@@ -239,7 +239,7 @@ def test_external_path_sensor_merges_emails_of_consumers(expand):
 
 
 def test_external_path_sensor_renders_params_of_consumer(expand, run_dag, tmp_path):
-    """The template means the same in the task and in what waits for it."""
+    """The template means the same in the task and in its sensor."""
     (tmp_path / "given.txt").touch()
     dag = expand("Task('a', 'job', {'in': External('{{ params.f }}')}, operator_kwargs={'params': {'f': 'given.txt'}})")
 

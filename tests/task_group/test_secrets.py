@@ -54,7 +54,7 @@ def test_sewer_task_group_stores_and_shows_no_secret(
 
 
 def test_sewer_task_group_warns_once_of_exposed_secret_with_line(expand, tmp_path):
-    """Those of tasks alike, of mapped tasks, and of what the DAG file says for all."""
+    """Secrets of equal tasks, of mapped tasks, and of the DAG file's settings for all."""
     source = """
 a = Task("a", "m", {"password": "hunter2"})
 b = Task("b", "m", {"password": "hunter3"})

@@ -22,7 +22,7 @@ def edges(group) -> dict[str, set[str]]:
 
 
 def test_select_expands_subset_of_workflow(expand):
-    """What is left keeps its order, and has of the tasks for paths what it needs."""
+    """The other tasks keep their order, and have the tasks for paths that they need."""
     assert edges(expand(FLOW, select="+train")) == {"raw": set(), "clean": {"raw"}, "train": {"clean"}}
     assert edges(expand(FLOW, select=["tag:slow", "check"])) == {
         "raw": set(),
@@ -34,7 +34,7 @@ def test_select_expands_subset_of_workflow(expand):
 
 
 def test_exclude_keeps_temporary_products_of_excluded_consumer(expand):
-    """It runs elsewhere, or another day. What is made elsewhere is removed there."""
+    """It runs elsewhere, or another day. Products of other places are removed there."""
     assert "remove_raw_txt" in edges(expand(FLOW))
     assert "remove_raw_txt" in edges(expand(FLOW, select="raw+1"))
     assert "remove_raw_txt" not in edges(expand(FLOW, select="raw,tag:slow"))
@@ -43,7 +43,7 @@ def test_exclude_keeps_temporary_products_of_excluded_consumer(expand):
 
 
 def test_exclude_of_task_with_used_result_raises(expand):
-    """It says whose it is, and what to do, when the DAG file is parsed."""
+    """The message names the task and the fix, when the DAG file is parsed."""
     message = r"flow\.py:\d+: task 'report': score\.result is the result of a task that is not selected; select"
     with pytest.raises(SewerError, match=message):
         expand(FLOW, exclude="score")
@@ -67,7 +67,7 @@ def test_select_without_match_raises(expand, arguments, message):
 
 @pytest.mark.parametrize("argument", ["select", "exclude"])
 def test_select_runtime_value_raises(expand, argument):
-    """What a DAG is made of is known before."""
+    """The tasks of a DAG are known before."""
     with DAG("other", schedule=None) as dag:
         later = [BaseOperator(task_id="names").output, dag.param("names", [])]
 
@@ -87,7 +87,7 @@ def test_select_part_of_mapped_task_creates_single_tasks(expand):
 
 
 def test_select_subset_runs_alone(expand, run_dag, tmp_path):
-    """What the rest would have made has to be there, as with any dependency that nobody makes."""
+    """Products of the other tasks have to be there, as with any dependency that no task makes."""
     assert run_dag(expand(FLOW, select="train").dag).states == {"g.train": "failed"}
 
     (tmp_path / "clean.txt").write_text("clean")

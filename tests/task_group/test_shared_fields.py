@@ -63,7 +63,7 @@ def test_sewer_task_group_repeats_no_work_for_further_tasks(expand, function, ti
     ],
 )
 def test_sewer_task_group_tasks_with_other_settings_have_their_own_arguments(expand, one, other, field):
-    """Also values that are equal to Python, such as 1 and True, are told apart."""
+    """Also values that are equal to Python, such as 1 and True, are distinguished."""
     group = expand(f"""
         Task("first", "job", {one})
         Task("second", "job", {one.replace("/a", "/c") if "products" in one else one})

@@ -1,4 +1,4 @@
-"""What makes tasks stale in Airflow besides files: those before them ran anew, in this DAG run or an earlier one."""
+"""Causes of stale tasks in Airflow besides files: upstream tasks that ran again, in this DAG run or an earlier one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make(out="", n=None, **_):
 
 @pytest.fixture
 def run(expand, run_dag, tmp_path):
-    """Run a DAG of a workflow file's source, and return what has been made, by the real names of products."""
+    """Run a DAG of a workflow file's source, and return the products that were made, by their real names."""
     (tmp_path / "steps.py").write_text(STEPS)
     begin = 'from functools import partial\nStep = partial(Task, function="steps:make", run_when="stale")\n'
     ran = tmp_path / "runs.txt"
@@ -103,7 +103,7 @@ def test_stale_after_upstream_that_ran_in_previous_dag_run(run, tmp_path, how):
 
 
 def test_stale_in_mapped_group_per_instance(run_dag, tmp_path):
-    """Another one that ran anew makes nothing stale in it."""
+    """Another instance that ran again makes nothing stale in it."""
     (tmp_path / "steps.py").write_text(STEPS)
     (tmp_path / "flow.py").write_text("""
 from airflow_provider_sewer import Product, Task, workflow

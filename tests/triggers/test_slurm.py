@@ -50,7 +50,7 @@ def busy_scheduler(monkeypatch):
 
 @pytest.fixture
 def submit(tmp_path):
-    """Submit a module as a job, and return it with a trigger made_anew as from the database."""
+    """Submit a module as a job, and return it with a trigger as from the database."""
 
     def run(source: str, cluster: str = "slurm", secrets: tuple[str, ...] = (), **settings):
         (tmp_path / "job.py").write_text(dedent(source))
