@@ -43,34 +43,16 @@ def check_xcom_value(value: Any) -> Any:
 
     :raises ModuleFailed: if it cannot, with the reason.
     """
-    if problem := next(_problems(value, ()), None):
+    if problem := next(_problems(value), None):
         raise ModuleFailed(f"the module exited with 0, but Airflow cannot store its result: {problem}", exit_code=0)
     return value
 
 
-def _problems(value: Any, keys: tuple[Any, ...]) -> Iterator[str]:
-    """Yield the reasons why a result, or a value in it, cannot be an XCom.
-
-    :param keys: the keys that lead to the value.
-    """
+def _problems(value: Any) -> Iterator[str]:
+    """Yield the reasons why a result, or a value in it, cannot be an XCom."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         yield f"a number of {len(str(value))} digits does not fit into 64 bits; return it as text"
-    if isinstance(value, str) and (reason := _invalid_part(value)):
-        yield f"{_location(keys)} {reason}"
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value if type(value) is list else ()):
         if key in _AIRFLOWS_KEYS:
             yield f"the key {key!r} is reserved by Airflow"
-        if isinstance(key, str) and (reason := _invalid_part(key)):
-            yield f"a key of {_location(keys)} {reason}"
-        yield from _problems(item, (*keys, key))
-
-
-def _invalid_part(text: str) -> str | None:
-    if "\0" in text:
-        return "contains a NUL character, which PostgreSQL cannot store; remove it"
-    is_unicode = text.isascii() or text == text.encode("utf-8", "ignore").decode()
-    return None if is_unicode else "is not valid Unicode"
-
-
-def _location(keys: tuple[Any, ...]) -> str:
-    return "result" + "".join(f"[{key!r:.80}]" for key in keys)
+        yield from _problems(item)

@@ -222,6 +222,25 @@ def test_unreadable_result_raises_module_failed(source: str, reason: str, module
     assert reason in str(error)
 
 
+_WRITE = "import json, os; json.dump({}, open(os.environ['SEWER_RESULT_FILE'], 'w'))"
+NOT_STORABLE = {
+    "NUL": (_WRITE.format("'a\\0b'"), "result contains a NUL character, which PostgreSQL cannot store; remove it"),
+    "NUL inside": (_WRITE.format("{'names': ['a', 'b\\0']}"), "result['names'][1] contains a NUL character"),
+    "NUL in key": (_WRITE.format("[{'a\\0': 1}]"), "a key of result[0] contains a NUL character"),
+    "NUL in last line": ("print('a\\0b')", "result contains a NUL character"),
+    "surrogate": (_WRITE.format("['\\ud800']"), "result[0] is not valid Unicode; encode it, such as in base64"),
+}
+
+
+@pytest.mark.parametrize(("source", "reason"), NOT_STORABLE.values(), ids=NOT_STORABLE)
+def test_text_in_result_that_cannot_be_stored_raises_module_failed(source: str, reason: str, modules) -> None:
+    """A workflow fails in the same way with and without Airflow."""
+    error = modules.run(source).error
+
+    assert isinstance(error, ModuleFailed)
+    assert str(error).startswith(f"the module exited with 0, but its result cannot be stored: {reason}")
+
+
 def test_result_accepts_finite_numbers_of_any_size() -> None:
     """Large and small numbers pass as long as they are finite."""
     assert result_as_json("[1e308, -2.5e-320, 123456789012345678901234567890, 0.1]") == [

@@ -170,11 +170,10 @@ def test_xcoms_of_mapped_task_repeat_the_option(module, run_dag):
     ("value", "expected"),
     [
         ("2**70", "Airflow cannot store its result"),
-        ("'\\ud800'", "Airflow cannot store its result"),
         ("{'__classname__': 'x'}", "Airflow cannot store its result"),
         ("[{'deep': " * 60 + "1" + "}]" * 60, "it is nested too deeply; lists and objects can be nested 100 times"),
     ],
-    ids=["number", "surrogate", "key", "deep"],
+    ids=["number", "key", "deep"],
 )
 def test_result_invalid_as_xcom_fails_with_the_reason(value, expected, module, run_operator, capsys):
     """Airflow's own error would come later and without the reason."""
@@ -183,19 +182,11 @@ def test_result_invalid_as_xcom_fails_with_the_reason(value, expected, module, r
     assert expected in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("'a\\0b'", "result contains a NUL character"),
-        ("{'names': ['a', 'b\\0']}", "result['names'][1] contains a NUL character"),
-        ("[{'a\\0': 1}]", "a key of result[0] contains a NUL character"),
-    ],
-)
-def test_result_with_nul_fails_and_names_its_position(value, expected, module, run_operator, capsys):
+def test_result_with_nul_fails_and_names_its_position(module, run_operator, capsys):
     """PostgreSQL would refuse it, and only there."""
-    job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
+    job = module("import json, os; json.dump(['b\\0'], open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_operator(**job).states["job"] == "failed"
-    assert expected in capsys.readouterr().out
+    assert "its result cannot be stored: result[0] contains a NUL character" in capsys.readouterr().out
 
 
 def test_secret_across_a_split_log_line_is_masked(module, run_operator, monkeypatch, caplog):
