@@ -14,6 +14,8 @@ import click
 from airflow_provider_sewer.cli.help import FILE, META_FILE, PROCESS, TASKS, completed, is_given, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.masking import masking_errors
+from airflow_provider_sewer.core.secret_detection import secret_arguments
 from airflow_provider_sewer.core.selection import From
 from airflow_provider_sewer.core.trusted_files import parse_json
 from airflow_provider_sewer.loaders.workflow_files import load_tasks, load_workflow
@@ -54,7 +56,8 @@ def workflow_file(command: _Command) -> _Command:
         path = given_file()
         if path is None:
             raise click.UsageError("Missing argument 'FILE', the workflow file.", click.get_current_context())
-        return command(path=path, **more)
+        with masking_errors(secret_arguments(more.get("arguments", {}))):
+            return command(path=path, **more)
 
     return optional_file(functools.wraps(command)(read))
 
@@ -365,7 +368,8 @@ def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise click.BadParameter(f"{pair!r}: write NAME=VALUE, such as n=10", param_hint="--arg")
+            shown = f"{name}=…" if equals else pair
+            raise click.BadParameter(f"{shown!r}: write NAME=VALUE, such as n=10", param_hint="--arg")
         arguments[name] = read_value(value)
     return arguments
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Callable, Union
+
+from airflow_provider_sewer.core.errors import SewerError
 
 #: The text in place of a secret.
 MASK = "***"
@@ -87,6 +90,23 @@ class Secrets:
 
 
 NO_SECRETS = Secrets()
+
+
+@contextmanager
+def masking_errors(secrets: Collection[str]) -> Iterator[None]:
+    """Mask secrets in the messages of this package's errors in the block, and drop their causes, which can have them.
+
+    :param secrets: the values; those that are added in the block count too.
+    """
+    try:
+        yield
+    except SewerError as error:
+        known = Secrets(secrets)
+        masked = known.mask(str(error))
+        if masked == str(error):
+            raise
+        error.message, error.args = known.mask(error.message), (masked,)
+        raise error from None
 
 
 @lru_cache(maxsize=256)

@@ -97,6 +97,8 @@ class Recorder:
         self.runs: list[Run] = []
         self.workflows: dict[tuple[str | None, str], Any] = {}
         self.error: InvalidWorkflow | None = None
+        #: The secrets among the arguments of the workflows called so far.
+        self.secrets: dict[str, str] = {}
 
     def new_group(self, name: str) -> str:
         """Return the group of a called workflow; a second call gets another group."""
@@ -217,6 +219,8 @@ class CalledWorkflow:
         self._around = ""
         self._secrets = secret_arguments(_with_defaults(function, args, kwargs))
         self._token: Token[Mapping[str, str]] | None = None
+        if self._recorder:
+            self._recorder.secrets.update(self._secrets)
 
     def __enter__(self) -> None:
         self._token = _secrets.set({**_secrets.get(), **self._secrets})

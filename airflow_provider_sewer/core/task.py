@@ -192,7 +192,7 @@ class Task:
         texts = {"name": [self.name], "group": [self.group], "tags": self.tags, "doc": [self.doc], "path": paths}
         for field, written in texts.items() if secrets else ():
             if name := next(secrets.names_in("\n".join(filter(None, written))), None):
-                yield f"its {field} contains the secret {name}, and is shown and stored; leave the secret out"
+                yield f"the secret {name} is in its {field}, which others can see; leave the secret out"
 
     def call(self, fill: Fill = as_written) -> Call:
         """Return the call that an interpreter runs.

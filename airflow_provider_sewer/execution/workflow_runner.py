@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.resources import check_limits
+from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.staleness import Decision
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices
@@ -369,7 +371,7 @@ class WorkflowRunner:
             observer.on_start(task, line, workdir)
 
     def _notify(self, task: Task, line: str) -> None:
-        line = f"WARNING: {line}" if isinstance(line, WarningLine) else line
+        line = _masked(task, f"WARNING: {line}" if isinstance(line, WarningLine) else line)
         for observer in self._observers:
             observer.on_job_event(task, line)
 
@@ -379,6 +381,7 @@ class WorkflowRunner:
 
     def _notified(self, name: str, outcome: Outcome) -> Outcome:
         """Notify all observers of a task's end; if one of them fails, so has the task."""
+        outcome = outcome._replace(reason=_masked(self._tasks[name], outcome.reason))
         for observer in self._observers:
             try:
                 observer.on_end(self._tasks[name], outcome)
@@ -391,6 +394,10 @@ class WorkflowRunner:
             self.stop()
             return "the reader of the run's output has closed it"
         return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"
+
+
+def _masked(task: Task, text: str) -> str:
+    return Secrets([*task.secrets, *secret_texts(task.settings.env)]).mask(text)
 
 
 class WorkerThreads:

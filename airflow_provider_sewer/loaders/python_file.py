@@ -9,6 +9,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow, SewerError, WorkflowFileError, unknown_name
+from airflow_provider_sewer.core.masking import masking_errors
 from airflow_provider_sewer.core.recording import Recorder, Run, recording
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
@@ -156,11 +157,13 @@ def _recorded(function: Any, arguments: Mapping[str, Any]) -> Workflow:
     )
     with (
         recording(is_workflow=True) as recorder,
+        masking_errors(recorder.secrets),
         as_file_error(source.file, called_at=source.line, if_not_called=hint),
     ):
         function(**arguments)
     doc = inspect.cleandoc(function.__doc__ or "")
-    return Workflow.of_runs(function.__name__, recorder.runs, stated=recorder.edges, doc=doc, source=source)
+    with masking_errors(recorder.secrets):
+        return Workflow.of_runs(function.__name__, recorder.runs, stated=recorder.edges, doc=doc, source=source)
 
 
 def _unused(tasks: list[Task], found: Workflow, others: Mapping[str, FunctionType]) -> tuple[Task, ...]:

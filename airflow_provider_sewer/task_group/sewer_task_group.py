@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings, resolve_relative
+from airflow_provider_sewer.core.masking import masking_errors
+from airflow_provider_sewer.core.secret_detection import secret_arguments
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.loaders.workflow_files import load_workflow
@@ -114,7 +116,7 @@ def sewer_task_group(
         operator_kwargs or {},
         task_converter,
     )
-    with gc_paused():
+    with gc_paused(), masking_errors(secret_arguments(given)):
         if read_with_interpreter:
             from airflow_provider_sewer.loaders.external.reader import read_workflow
 

@@ -199,7 +199,7 @@ def send(token):
     )
     run = sppe.run("explain", "--arg", "token=an-arg-sesame", "flow.py")
     for field in ("name", "group", "tags", "path"):
-        assert f"flow.py:6: task 'a***': its {field} contains the secret TOKEN" in run.stderr
+        assert f"flow.py:6: task 'a***': the secret TOKEN is in its {field}, which others can see" in run.stderr
 
 
 def test_plain_python_run_masks_secret_arguments_under_other_names(sppe):
@@ -209,3 +209,31 @@ def test_plain_python_run_masks_secret_arguments_under_other_names(sppe):
     run = subprocess.run([sys.executable, "flow.py"], cwd=sppe.folder, capture_output=True, text=True, check=False)
     assert "last --text *** --n *** --who ***" in run.stdout
     assert "sesame" not in run.stdout + run.stderr
+
+
+IN_ERRORS = {
+    "field": 'Task("a", token)',
+    "exception": 'raise ValueError("bad " + token)',
+    "workflow": 'Task("a", "m", depends_on=token).run()',
+    "check before the run": 'Task("a", "m", workdir="/" + token).run()',
+    "end of a task": 'Task("a", "exits").run()',
+}
+
+
+@pytest.mark.parametrize("line", IN_ERRORS.values(), ids=IN_ERRORS)
+def test_errors_mask_secret_arguments(sppe, line):
+    """Of all stages: while the file is read, before the run, and in it."""
+    sppe.write("m.py", "")
+    sppe.write("exits.py", "raise SystemExit('an-arg-' + 'sesame')")
+    sppe.write("flow.py", f"from airflow_provider_sewer import *\n\n@workflow\ndef send(token):\n    {line}\n")
+    run = sppe.run("run", "--arg", "token=an-arg-sesame")
+    assert run.returncode
+    assert "***" in run.stderr
+    assert "sesame" not in run.stdout + run.stderr + kept(sppe.folder)
+
+
+def test_missing_argument_error_masks_secret_default(sppe):
+    """The error shows the signature."""
+    sppe.write("flow.py", "from airflow_provider_sewer import *\n\n@workflow\ndef send(n, token='open-sesame'): pass\n")
+    run = sppe.run("show", "flow.py")
+    assert "Signature: (n, token='***')" in run.stderr
