@@ -1,7 +1,8 @@
 """The notebook on pipelines with Hera, line by line where the words differ.
 
 A container that runs a command is a module here, `Steps` and `parallel()` are `>>` and lists, an artifact is a product,
-and an environment variable of the list one of `env`. Images, volumes and manifests have no counterpart yet.
+and an environment variable of the list one of `env`. The manifests are those of `sppe convert --to argo`, with one
+image for all tasks; an interpreter of the DAG runs them. A container without Python has no counterpart.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import airflow_provider_sewer
+from tests.exporters.argo_interpreter import Interpreter, check
 
 ROOT = Path(airflow_provider_sewer.__file__).parent.parent
 
@@ -118,3 +121,54 @@ def test_product_is_passed_between_steps(sppe, folder):
     output = sppe(ARTIFACT_PASSING, "run", "-i", sys.executable).stdout
     assert output == "[readfile] Hello from Task1\n"
     assert (folder / "tmp" / "hello.txt").read_text() == "Hello from Task1"
+
+
+#: "Accessing the Shared Data Bucket".
+SHARED_DATA = """
+from airflow_provider_sewer import Dependency, Task
+
+Task("readit", module="reader", args=[Dependency("/mnt/vol/shared-data/test-read.txt")])
+"""
+
+
+@pytest.fixture
+def run_on_argo(sppe, folder, tmp_path_factory):
+    """Convert a workflow file to a manifest, check it, and run it; return the outputs of its pods."""
+
+    def run(source: str, *options: str) -> tuple[list[str], dict[str, str]]:
+        manifest = yaml.safe_load(sppe(source, "convert", "--to", "argo", "--image", "i:0.1.0", *options).stdout)
+        check(manifest)
+        interpreter = Interpreter(manifest, tmp_path_factory.mktemp("pods"), folder)
+        interpreter.run()
+        return interpreter.order, interpreter.output
+
+    return run
+
+
+def test_function_and_module_run_with_env_on_argo(run_on_argo):
+    """One after the other, each in a pod."""
+    order, output = run_on_argo(FUNCTION_AND_PROGRAM)
+    assert order == ["source-task", "container-task"]
+    assert output == {"source-task": "Workflows Are Powerful!\n", "container-task": "SOME_VAL\n"}
+
+
+def test_parallel_steps_have_the_same_upstream_on_argo(run_on_argo):
+    """A, and then B and C."""
+    order, output = run_on_argo(STEP_PARALLEL)
+    assert (order[0], sorted(order[1:])) == ("A", ["B", "C"])
+    assert output["C"] == "< General Kenobi! >\n"
+
+
+def test_product_is_an_artifact_on_argo(run_on_argo):
+    """Argo carries it from pod to pod."""
+    assert run_on_argo(ARTIFACT_PASSING)[1]["readfile"] == "Hello from Task1\n"
+
+
+def test_dependency_is_on_the_mounted_claim_on_argo(sppe):
+    """A file that no task produces is on the volume."""
+    text = sppe(SHARED_DATA, "convert", "--to", "argo", "--image", "i", "--volume-claim", "shared-data:/mnt/vol").stdout
+    manifest = yaml.safe_load(text)
+    check(manifest)
+    (template, _) = manifest["spec"]["templates"]
+    assert template["container"]["args"] == ["-m", "reader", "/mnt/vol/shared-data/test-read.txt"]
+    assert template["container"]["volumeMounts"] == [{"name": "work", "mountPath": "/mnt/vol"}]
