@@ -13,7 +13,7 @@ SLURM ?=
 # Slurm's ProctrackType plugin: linuxproc (default) or cgroup.
 PROCTRACK ?=
 TESTS ?= tests/slurm_cluster tests/slurm $(wildcard $(addprefix tests/,operators/test_slurm*.py decorators/test_slurm.py \
-    triggers/test_slurm.py cli/test_on_slurm*.py airflow/test_slurm*.py))
+    triggers/test_slurm*.py cli/test_on_slurm*.py airflow/test_slurm*.py))
 
 # Isolates the commands from the shell's Python and Airflow settings.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))

@@ -26,6 +26,8 @@ from tests.waiting import PATIENCE, wait_until
 if TYPE_CHECKING:
     from tests.slurm_cluster.cluster import SlurmCluster
 
+PRINT_ARGUMENTS = "import json, sys; print(json.dumps(sys.argv[1:]))"
+PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 # A module that waits for a file.
 WAIT = """
     import os, time
