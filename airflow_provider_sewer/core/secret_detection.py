@@ -119,6 +119,20 @@ def secret_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def secret_templates(arguments: Any) -> Iterator[str]:
+    """Yield the templates among the arguments of a workflow whose rendered values are secret, by their names."""
+    for key, value in arguments.items() if isinstance(arguments, Mapping) else ():
+        if looks_secret(str(key)):
+            yield from (text for text in _texts(value) if _TEMPLATE.search(text))
+        else:
+            yield from secret_templates(value)
+
+
+def contains_text(data: Any, text: str) -> bool:
+    """Return whether a text occurs in one of the texts in data, however deep."""
+    return any(text in each for each in _texts(data))
+
+
 def secrets_in(text: str) -> Iterator[tuple[str, str]]:
     """Yield the secrets inside a text, each with its name, which may be empty."""
     if not _SECRET_SIGNS.search(text):

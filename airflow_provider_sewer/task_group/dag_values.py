@@ -18,6 +18,7 @@ from airflow.sdk.definitions.mappedoperator import ensure_xcomarg_return_value
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.graph import product_keys
 from airflow_provider_sewer.core.placeholders import Ignored, RuntimeValue, as_text, named, names_in
+from airflow_provider_sewer.core.secret_detection import contains_text, secret_templates
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.operators.xcom_references import is_reference
@@ -38,6 +39,8 @@ class DagValues:
 
     def __init__(self) -> None:
         self._references: dict[str, Any] = {}
+        #: The templates among the arguments of the workflow whose rendered values are secret.
+        self.secret_templates: list[str] = []
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
@@ -45,6 +48,7 @@ class DagValues:
 
     def arguments(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return workflow arguments with placeholders for run-time values."""
+        self.secret_templates = list(secret_templates(given))
         return {name: self._placeholder(name, value) for name, value in (given or {}).items()}
 
     def settings(self, **given: Any) -> dict[str, Any]:
@@ -65,6 +69,7 @@ class DagValues:
         """
         others = DagValues()
         others._references = dict(self._references)
+        others.secret_templates = self.secret_templates
         return others, RuntimeValue(others._register(name, reference))
 
     def reference(self, value: RuntimeValue) -> Any:
@@ -78,6 +83,10 @@ class DagValues:
             return {}
         found = {name: named(name) for name in sorted(_names_in(fields))}
         return {name: self.reference(value) for name, value in found.items() if value.stands_for in self._references}
+
+    def secret_templates_in(self, *fields: Any) -> list[str]:
+        """Return the templates of secret arguments that operator fields contain."""
+        return [text for text in self.secret_templates if contains_text(fields, text)]
 
     def new_group(self, **group_kwargs: Any) -> SewerTaskGroup:
         """Create the task group; it is mapped if an argument differs between its instances.

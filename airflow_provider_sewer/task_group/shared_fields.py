@@ -126,15 +126,15 @@ def arguments_of(
     :param tasks: its tasks.
     :param secrets: the secret arguments of the workflow.
     """
-    hidden = {_SECRETS: list(secrets)} if secrets else {}
-    if not values:
-        return {"arguments": hidden} if hidden else {}
+    if not values and not secrets and not values.secret_templates:
+        return {}
     commands = [
         [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
         for each in tasks
     ]
     settings = {name: value for name, value in fields.items() if name != "doc_md"}  # it only repeats other fields
-    named = hidden | values.named_in(settings, commands)
+    hidden = [*secrets, *values.secret_templates_in(settings, commands)]
+    named = ({_SECRETS: hidden} if hidden else {}) | values.named_in(settings, commands)
     return {"arguments": named} if named else {}
 
 

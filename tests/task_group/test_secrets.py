@@ -6,7 +6,7 @@ import os
 import warnings
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from airflow_provider_sewer.core.errors import SecretWarning
 from airflow_provider_sewer.task_group import sewer_task_group
@@ -144,3 +144,50 @@ def test_sewer_task_group_masks_secret_arguments_under_other_names(
     for shown in (text, warned, everything_kept(but=["dag_code"]), group.dag.get_task("g.b").doc_md):
         for value in ("given-sesame", "47114711", "own-sesame"):
             assert value not in shown
+
+
+REFERENCES = """
+@workflow
+def flow(token, config):
+    a = Task("a", "prints", {"n": token, "c": config["password"], "d": f"x{token}y"})
+    b = Task("b", function="steps:give", kwargs={"n": [token]})
+    (a >> b).run()
+"""
+
+
+@task
+def give_text():
+    return "given-sesame"
+
+
+@task
+def give_list():
+    return ["given-sesame"]
+
+
+@task
+def give_object():
+    return {"password": "own-sesame"}
+
+
+@pytest.mark.parametrize("is_native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize("how", ["xcom", "template", "expand"])
+def test_secret_arguments_of_run_time_are_masked_under_other_names(
+    file, where, run_dag, shown_text, tmp_path, how, is_native
+):
+    """They come from XComs, templates or the values of a mapped group."""
+    (tmp_path / "steps.py").write_text("def give(**kwargs):\n    print('seen', kwargs)\n")
+    (tmp_path / "prints.py").write_text("import sys; print('seen', *sys.argv[1:])")
+    path = file(REFERENCES)
+    params = {"of_dag": "given-sesame"}
+    with DAG("references", schedule=None, params=params, render_template_as_native_obj=is_native) as dag:
+        config = give_object()
+        if how == "expand":
+            sewer_task_group.partial(path, arguments={"config": config}, **where).expand(token=give_list())
+        else:
+            token = give_text() if how == "xcom" else "{{ params.of_dag }}"
+            sewer_task_group(path, arguments={"token": token, "config": config}, **where)
+    assert run_dag(dag).state == "success"
+    lines = [line for line in shown_text().splitlines() if "seen" in line or "Running" in line]
+    assert len(lines) >= 4
+    assert "sesame" not in "".join(lines)
