@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Maximum characters of a piece of text. A longer line is split into several pieces.
 PIECE = 64 * 1024
 #: Seconds that a piece waits for the rest of its line, e.g. that of a progress bar.
-PATIENCE = 2.0
+_PATIENCE = 2.0
 #: Seconds without more output after which a piece is not cut: the current write is complete.
 _PAUSE = 0.5
 
@@ -55,9 +55,14 @@ class LineSplitter:
     r"""Splitter of a stream of bytes into lines of text.
 
     Bytes that are not valid UTF-8 are escaped as ``\xff``, so that the text can be encoded anywhere.
+
+    :param patience: seconds that a piece waits for the rest of its line.
+    :param pause: seconds without more output after which a piece is not cut.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience: float = _PATIENCE, pause: float = _PAUSE) -> None:
+        self._patience = patience
+        self._pause = pause
         self._rest = b""
         self._begun = self._fed = 0.0
 
@@ -79,10 +84,10 @@ class LineSplitter:
     def overdue(self) -> list[str]:
         """Return the piece that has waited too long for the rest of its line, such as a progress bar's."""
         now = time.monotonic()
-        if not self._rest or now - self._begun < PATIENCE:
+        if not self._rest or now - self._begun < self._patience:
             return []
         end = _end_of_characters(self._rest)
-        if now - self._fed < _PAUSE:
+        if now - self._fed < self._pause:
             end = _end_of_drawing(self._rest[:end])
         piece, self._rest, self._begun = self._rest[:end], self._rest[end:], now
         return _cut([_decoded(piece)]) if piece else []

@@ -14,7 +14,7 @@ from airflow_provider_sewer.slurm.last_lines import pieces_of
 from airflow_provider_sewer.slurm.log_ranges import LARGEST_OFFSET, LogRanges
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
@@ -53,6 +53,8 @@ class JobLogs:
     :param sink: takes the output while the job runs.
     :param secrets: values to mask.
     :param read_at_last: seconds for which the end of the output waits for a supervisor that does not read.
+    :param chunk: limit in bytes on the output that is forwarded before it is recorded.
+    :param new_splitter: makes the splitter of each file into lines.
     :param trigger_log: log of the triggerer, if this process is one. Output that this triggerer has logged earlier is
         forwarded again.
     """
@@ -64,6 +66,8 @@ class JobLogs:
         secrets: Collection[str] = (),
         *,
         read_at_last: float = _READ_AT_LAST,
+        chunk: int = _CHUNK,
+        new_splitter: Callable[[], LineSplitter] = LineSplitter,
         trigger_log: TriggerLog | None = None,
     ) -> None:
         self._directory = directory
@@ -73,7 +77,7 @@ class JobLogs:
         self._supervisor = SupervisorSockets()
         self._masker = Masker(secrets)
         self._streams = {
-            stream: _StreamLog(path, stream, self._masker, sink)
+            stream: _StreamLog(path, stream, self._masker, sink, chunk, new_splitter())
             for stream, path in ((Stream.STDOUT, directory.stdout), (Stream.STDERR, directory.stderr))
         }
         self._saved: dict[str, Any] | None = None
@@ -181,14 +185,19 @@ class _StreamLog:
     :param stream: its stream.
     :param masker: masks it.
     :param sink: takes it.
+    :param chunk: limit in bytes on one read.
+    :param splitter: splits it into lines.
     """
 
-    def __init__(self, path: str, stream: Stream, masker: Masker, sink: Sink) -> None:
+    def __init__(
+        self, path: str, stream: Stream, masker: Masker, sink: Sink, chunk: int, splitter: LineSplitter
+    ) -> None:
         self._path = path
         self._stream = stream
         self._masker = masker
         self._sink = sink
-        self._splitter = LineSplitter()
+        self._chunk = chunk
+        self._splitter = splitter
         self._has_read = False
         self.offset = 0
 
@@ -218,7 +227,7 @@ class _StreamLog:
         self.offset += len(data)
         self._has_read = self._has_read or bool(data)
         self._forward([*self._splitter.feed(data), *self._splitter.overdue()])
-        return len(data) == _CHUNK
+        return len(data) == self._chunk
 
     def finish(self) -> None:
         """Forward the text held back."""
@@ -234,7 +243,7 @@ class _StreamLog:
                 self.finish()
                 self.offset = 0
             file.seek(self.offset)
-            return file.read(_CHUNK)
+            return file.read(self._chunk)
 
     def forward_again(self, begin: int, end: int, masker: Masker) -> int:
         """Forward a part again, at most a chunk of complete lines, and return where it ends.
@@ -247,7 +256,7 @@ class _StreamLog:
             with _SLOTS.taken(), open_own(self._path, is_private=False) as file:
                 file.seek(start)
                 before = file.read(begin - start)
-                data = file.read(min(end - begin, _CHUNK))
+                data = file.read(min(end - begin, self._chunk))
         except OSError:
             return begin
         if begin + len(data) < end:

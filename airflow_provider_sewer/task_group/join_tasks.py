@@ -44,15 +44,16 @@ class JoinTask(NamedTuple):
     after: tuple[str, ...]
     group: str = ""
 
-    @property
-    def is_worth_it(self) -> bool:
-        """Return whether it saves enough edges."""
+    def replaces_more_than(self, edges: int) -> bool:
+        """Return whether it stands in place of more than so many edges, and saves some."""
         before, after = len(self.before), len(self.after)
-        return min(before, after) > 1 and before * after > MOST_EDGES
+        return min(before, after) > 1 and before * after > edges
 
 
-def find_dense_layers(before: Mapping[str, Collection[str]], groups: Mapping[str, str]) -> list[JoinTask]:
-    """Find layers that are completely connected by more than :data:`MOST_EDGES` edges.
+def find_dense_layers(
+    before: Mapping[str, Collection[str]], groups: Mapping[str, str], most_edges: int
+) -> list[JoinTask]:
+    """Find layers that are completely connected by more than a number of edges.
 
     On the side facing the other layer, the tasks of one layer have no other neighbours; those of the other layer may
     have more. Layers with tasks in a common group are split, with one join task each. No edge goes through two join
@@ -60,26 +61,27 @@ def find_dense_layers(before: Mapping[str, Collection[str]], groups: Mapping[str
 
     :param before: the upstream tasks of each task.
     :param groups: the group name of each task.
+    :param most_edges: this number.
     """
-    joins = [part for join in _dense_layers_of(before) for part in _in_groups(join, groups)]
+    joins = [part for join in _dense_layers_of(before, most_edges) for part in _in_groups(join, groups, most_edges)]
     after: dict[str, list[str]] = {}
     for down, ups in _without(before, joins):
         for up in ups:
             after.setdefault(up, []).append(down)
-    turned = (JoinTask(join.after, join.before) for join in _dense_layers_of(after))
-    return [*joins, *(part for join in turned for part in _in_groups(join, groups))]
+    turned = (JoinTask(join.after, join.before) for join in _dense_layers_of(after, most_edges))
+    return [*joins, *(part for join in turned for part in _in_groups(join, groups, most_edges))]
 
 
-def _dense_layers_of(before: Mapping[str, Collection[str]]) -> list[JoinTask]:
+def _dense_layers_of(before: Mapping[str, Collection[str]], most_edges: int) -> list[JoinTask]:
     """Return the join tasks whose second layer has no upstream tasks besides the first layer."""
     after: dict[frozenset[str], list[str]] = {}
     for down, ups in before.items():
         after.setdefault(frozenset(ups), []).append(down)
     layers = (JoinTask(tuple(before[downs[0]]), tuple(downs)) for downs in after.values())
-    return [join for join in layers if join.is_worth_it]
+    return [join for join in layers if join.replaces_more_than(most_edges)]
 
 
-def _in_groups(join: JoinTask, groups: Mapping[str, str]) -> Iterator[JoinTask]:
+def _in_groups(join: JoinTask, groups: Mapping[str, str], most_edges: int) -> Iterator[JoinTask]:
     """Split a join task so that no part has tasks of the same subgroup both before and after it."""
     before, after = (_by_group(layer, join.group, groups) for layer in (join.before, join.after))
     parts, rest = [], before.pop("", [])
@@ -87,11 +89,11 @@ def _in_groups(join: JoinTask, groups: Mapping[str, str]) -> Iterator[JoinTask]:
         if group not in after:
             rest += ups
             continue
-        yield from _in_groups(JoinTask(tuple(ups), tuple(after[group]), group), groups)
+        yield from _in_groups(JoinTask(tuple(ups), tuple(after[group]), group), groups, most_edges)
         others = (down for other, downs in after.items() if other != group for down in downs)
         parts.append(JoinTask(tuple(ups), tuple(others), join.group))
     parts.append(JoinTask(tuple(rest), join.after, join.group))
-    yield from (part for part in parts if part.is_worth_it)
+    yield from (part for part in parts if part.replaces_more_than(most_edges))
 
 
 def _by_group(layer: Iterable[str], outer: str, groups: Mapping[str, str]) -> dict[str, list[str]]:
@@ -130,6 +132,7 @@ def set_dependencies(
     joins = find_dense_layers(
         {down: [up for up in ups if up in may_be_before] for down, ups in before.items() if down in may_be_after},
         groups,
+        MOST_EDGES,
     )
     for join in joins:
         with subgroups.get_or_create(join.group):

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sewer.execution import output
 from airflow_provider_sewer.execution.output import PIECE, LineSplitter, Masker, Stream, Tail, printable
 
 CHUNKS = st.lists(st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode), st.just(b"\n")), max_size=30)
@@ -62,27 +61,23 @@ def test_line_splitter_returns_line_at_its_newline() -> None:
     assert splitter.finish() == []
 
 
-@pytest.fixture
-def now(monkeypatch):
-    """Have each piece be overdue at once; return a function that sets whether there is a pause."""
-    monkeypatch.setattr(output, "PATIENCE", 0.0)
-    return lambda is_pause: monkeypatch.setattr(output, "_PAUSE", 0.0 if is_pause else 1e9)
+def impatient(*, is_pause: bool) -> LineSplitter:
+    """Return a splitter of which each piece is overdue at once, in a pause of the output or not."""
+    return LineSplitter(patience=0.0, pause=0.0 if is_pause else 1e9)
 
 
-def overdue(*chunks: bytes) -> tuple[list[str], list[str]]:
+def overdue(*chunks: bytes, is_pause: bool) -> tuple[list[str], list[str]]:
     """Return the overdue piece after some chunks, and the pieces after it."""
-    splitter = LineSplitter()
+    splitter = impatient(is_pause=is_pause)
     for chunk in chunks:
         splitter.feed(chunk)
     return splitter.overdue(), splitter.finish()
 
 
 @pytest.mark.parametrize("text", ["....", "Continue? ", "\repoch 3", "50%\r", "größe ✓ 🐍"])
-def test_line_splitter_overdue_in_pause_returns_partial_line(now, text: str) -> None:
+def test_line_splitter_overdue_in_pause_returns_partial_line(text: str) -> None:
     """Dots, a prompt and a progress bar, as far as they have come."""
-    now(True)
-
-    assert overdue(text.encode()) == ([text], [])
+    assert overdue(text.encode(), is_pause=True) == ([text], [])
 
 
 @pytest.mark.parametrize(
@@ -95,20 +90,17 @@ def test_line_splitter_overdue_in_pause_returns_partial_line(now, text: str) -> 
         ("....", "...."),
     ],
 )
-def test_line_splitter_overdue_cuts_at_redraw_or_word(now, text: str, piece: str) -> None:
+def test_line_splitter_overdue_cuts_at_redraw_or_word(text: str, piece: str) -> None:
     """A secret that Airflow knows of, and this package does not, is not cut: Airflow masks piece by piece."""
-    now(False)
-
-    assert overdue(text.encode()) == ([piece], [text.removeprefix(piece)] if text != piece else [])
+    assert overdue(text.encode(), is_pause=False) == ([piece], [text.removeprefix(piece)] if text != piece else [])
 
 
-def test_line_splitter_overdue_retains_incomplete_character(now) -> None:
+def test_line_splitter_overdue_retains_incomplete_character() -> None:
     """It comes with the rest of it."""
-    now(True)
     for character in ("ö", "✓", "🐍"):
         data = character.encode()
         for size in range(1, len(data)):
-            splitter = LineSplitter()
+            splitter = impatient(is_pause=True)
             splitter.feed(b"a" + data[:size])
             assert splitter.overdue() == ["a"]
             assert splitter.feed(data[size:] + b"\n") == [f"{character}\n"]
@@ -127,12 +119,9 @@ def test_line_splitter_overdue_before_timeout_returns_nothing() -> None:
 @given(CHUNKS, st.booleans())
 def test_line_splitter_preserves_bytes_with_overdue_pieces(chunks: list[bytes], is_pause: bool) -> None:
     """Whenever it is asked for them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "PATIENCE", 0.0)
-        patch.setattr(output, "_PAUSE", 0.0 if is_pause else 1e9)
-        splitter = LineSplitter()
-        pieces = [piece for chunk in chunks for piece in (*splitter.feed(chunk), *splitter.overdue())]
-        pieces += splitter.finish()
+    splitter = impatient(is_pause=is_pause)
+    pieces = [piece for chunk in chunks for piece in (*splitter.feed(chunk), *splitter.overdue())]
+    pieces += splitter.finish()
 
     assert all(pieces)
     assert "".join(pieces) == b"".join(chunks).decode("utf-8", "backslashreplace")

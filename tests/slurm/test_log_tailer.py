@@ -15,9 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sewer.execution import output as output_module
-from airflow_provider_sewer.execution.output import PIECE, Stream
-from airflow_provider_sewer.slurm import log_tailer as logs_module
+from airflow_provider_sewer.execution.output import PIECE, LineSplitter, Stream
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.last_lines import last_line_between, last_lines
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, TriggerLog
@@ -40,9 +38,9 @@ class Log:
     def path(self, stream: Stream = Stream.STDOUT) -> str:
         return self.directory.stdout if stream is Stream.STDOUT else self.directory.stderr
 
-    def reader(self, secrets: Sequence[str] = (), triggerer: str | None = None) -> JobLogs:
+    def reader(self, secrets: Sequence[str] = (), triggerer: str | None = None, **options: Any) -> JobLogs:
         trigger_log = None if triggerer is None else TriggerLog(triggerer)
-        return JobLogs(self.directory, self._take, secrets, trigger_log=trigger_log)
+        return JobLogs(self.directory, self._take, secrets, trigger_log=trigger_log, **options)
 
     def text(self, stream: Stream = Stream.STDOUT) -> str:
         return "".join(text for of, text in self.pieces if of is stream)
@@ -80,25 +78,24 @@ STEPS = st.lists(
 def test_pump_forwards_each_byte_once_across_processes(steps: Any, chunk: int, masks: bool) -> None:
     """Readers are replaced at any point, and the file server comes and goes: each byte arrives once, in its order."""
     secrets = [SECRET] if masks else []
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logs_module, "_CHUNK", chunk)
+    with tempfile.TemporaryDirectory() as folder:
         log = Log(Path(folder, "run"))
         written = dict.fromkeys(Stream, b"")
-        reader = log.reader(secrets)
+        reader = log.reader(secrets, chunk=chunk)
         for data, stream, action in steps:
             log.write(data, stream)
             written[stream] += data
             if action == "away":
                 os.rename(log.directory.path, f"{folder}/elsewhere")
                 Path(log.directory.path).touch()  # a path below it cannot be opened, as with an unreachable server
-                reader = log.reader(secrets)
+                reader = log.reader(secrets, chunk=chunk)
                 assert not reader.pump()
                 os.unlink(log.directory.path)
                 os.rename(f"{folder}/elsewhere", log.directory.path)
             if "look" in action:
                 reader.pump()
             if "replace" in action:
-                reader = log.reader(secrets)
+                reader = log.reader(secrets, chunk=chunk)
         reader.finish()
 
         for stream in Stream:
@@ -121,28 +118,24 @@ def test_pump_forwards_complete_lines_and_finish_the_rest(log: Log) -> None:
     assert log.text() == "one\ntwo\nthree\nfour"
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a piece of a line be overdue at the next look."""
-    monkeypatch.setattr(output_module, "PATIENCE", 0.0)
-    monkeypatch.setattr(output_module, "_PAUSE", 0.0)
+def impatient() -> LineSplitter:
+    """Return a splitter of which a piece of a line is overdue at the next look."""
+    return LineSplitter(patience=0.0, pause=0.0)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_pump_forwards_overdue_line_without_newline(log: Log) -> None:
     """Also by a reader that goes on in the middle of it: each part once."""
-    for number, reader in enumerate([log.reader(), log.reader(), log.reader()]):
+    for number, reader in enumerate([log.reader(new_splitter=impatient) for _ in range(3)]):
         log.write(f"\repoch {number}".encode())
         reader.pump()
         assert log.text() == "".join(f"\repoch {each}" for each in range(number + 1))
 
 
-@pytest.mark.usefixtures("impatient")
 def test_pump_masks_secret_across_chunks(log: Log) -> None:
     """By any reader of the parts: a beginning of it is held back."""
     for part in (f"{'x' * 80} {SECRET[:9]}", SECRET[9:12], f"{SECRET[12:]} and {SECRET}"):
         log.write(part.encode())
-        log.reader([SECRET]).pump()
+        log.reader([SECRET], new_splitter=impatient).pump()
         assert SECRET[:9] not in log.text()
     log.reader([SECRET]).finish()
 

@@ -92,8 +92,8 @@ def test_find_dense_layers_ignores_narrow_layers(expand):
     """Up to 100 edges are fine as they are."""
     assert not is_gated(expand("a = [Task(f'a{n}', 'job') for n in range(100)]\nTask('last', 'job', depends_on=a)"))
     ungrouped = dict.fromkeys([*layer("a", 10), *layer("b", 11)], "")
-    assert find_dense_layers(before(product(layer("a", 10), layer("b", 10))), ungrouped) == []
-    assert len(find_dense_layers(before(product(layer("a", 10), layer("b", 11))), ungrouped)) == 1
+    assert find_dense_layers(before(product(layer("a", 10), layer("b", 10))), ungrouped, MOST_EDGES) == []
+    assert len(find_dense_layers(before(product(layer("a", 10), layer("b", 11))), ungrouped, MOST_EDGES)) == 1
 
 
 def test_join_task_ignores_default_args(expand):
@@ -165,15 +165,13 @@ GROUPS = st.fixed_dictionaries({name: st.sampled_from(["", "x", "x.y", "z"]) for
 @given(EDGES, st.one_of(st.just(dict.fromkeys(TASKS, "x")), GROUPS), st.data())
 def test_find_dense_layers_keeps_exactly_all_edges(edges, groups, data):
     """No dependency is added or lost, with any groups."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(join_tasks, "MOST_EDGES", data.draw(st.integers(1, 6)))
-        found = find_dense_layers(before(sorted(edges)), groups)
-        assert edges_of(found) <= edges
-        assert sum(len(join.before) * len(join.after) for join in found) == len(edges_of(found))
-        assert all(len(join.before) * len(join.after) > join_tasks.MOST_EDGES for join in found)
-        if edges == set(product(TASKS[:5], TASKS[5:])) and len(set(groups.values())) == 1:
-            assert [join.group for join in found] == list(set(groups.values()))
-    assert MOST_EDGES == 100
+    most = data.draw(st.integers(1, 6))
+    found = find_dense_layers(before(sorted(edges)), groups, most)
+    assert edges_of(found) <= edges
+    assert sum(len(join.before) * len(join.after) for join in found) == len(edges_of(found))
+    assert all(len(join.before) * len(join.after) > most for join in found)
+    if edges == set(product(TASKS[:5], TASKS[5:])) and len(set(groups.values())) == 1:
+        assert [join.group for join in found] == list(set(groups.values()))
 
 
 #: A workflow in a workflow, with two wide layers in it.
