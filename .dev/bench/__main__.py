@@ -23,7 +23,7 @@ from bench.clock import ROOT, CannotRun, clean_environment
 from bench.rows import Figure, Row, merged, missed, table
 
 #: The parts, in the order of the table.
-PARTS = ("parse", "imports", "tasks", "workflows", "jobs", "ends")
+PARTS = ("parse", "imports", "tasks", "workflows", "jobs", "ends", "reports")
 
 PAGE = ROOT / "docs/explanation/performance.md"
 BEGIN, END = "<!-- Measured by `make bench`: -->\n", "<!-- End of the measurement. -->\n"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -156,6 +158,46 @@ def test_report_usage_of_jobs_is_that_of_one_sacct_call(sppe, slurm_accounting, 
         assert row["ran_s"] == elapsed
         assert row["runs_wasted_core_hours"] == pytest.approx((elapsed - row["cpu_s"]) / 3600)
         assert row["runs_wasted_gb_hours"] == pytest.approx((1 - row["mem_used_gb"]) * elapsed / 3600, rel=0.01)
+
+
+def test_report_of_1000_jobs_is_one_sacct_call(sppe) -> None:
+    """Accounting is a program that answers about each job that it is asked for, in the words of sacct."""
+    names = [f"task_{number}" for number in range(1000)]
+    lines: list[dict[str, object]] = [
+        {
+            "sewer_run": 1, "workflow": "w", "file": str(sppe.folder / "flow.py"), "at": 1.0,
+            "tasks": {name: {"target": "m", "upstream": [], "log": f"{name}.log"} for name in names},
+        }
+    ]  # fmt: skip
+    for number, name in enumerate(names):
+        job = {"job_id": f"123456789_{number}", "job_name": f"w.{name}-1", "directory": "", "started": 2.0}
+        end = {"event": "ended", "task": name, "at": 3.0, "state": "succeeded", "seconds": 1.0, "reason": ""}
+        lines.append({**end, **job, "used": {"elapsed": 1.0}, "requested": {"mem_gb": 2.0}, "exit_class": "success"})
+    record = "".join(f"{json.dumps(line)}\n" for line in lines)
+    for folder in ("run", "bin"):
+        (sppe.folder / folder).mkdir()
+    sppe.write("run/run.jsonl", record)
+    sppe.write(
+        "bin/sacct",
+        f"""#!{sys.executable}
+import sys
+open({str(sppe.folder / "calls")!r}, "a").write("call\\n")
+for job_id in sys.argv[sys.argv.index("-j") + 1].split(","):
+    name = f"w.task_{{job_id.partition('_')[2]}}-1"
+    print(f"{{job_id}}|COMPLETED|3600|30:00|||1|cpu=1,mem=2G,node=1||60|1|2|3602|n1|/|{{name}}")
+    print(f"{{job_id}}.batch|COMPLETED|3600|30:00|1048576K|1|1|cpu=1|mem=1048576K||2|2|3602|n1||batch")
+""",
+    )
+    (sppe.folder / "bin" / "sacct").chmod(0o755)
+    env = {"PATH": f"{sppe.folder}/bin:{os.environ['PATH']}"}
+
+    done = sppe.run("report", "run", "--format", "tsv", env=env)
+
+    rows = list(csv.DictReader(done.stdout.splitlines(), delimiter="\t"))
+    assert (sppe.folder / "calls").read_text() == "call\n"
+    assert len(rows) == 1000
+    assert {row["mem_used_gb"] for row in rows} == {"1"}
+    assert {row["runs_wasted_gb_hours"] for row in rows} == {"1"}
 
 
 @pytest.mark.parametrize("since", ["soon", "", "d", "-1"])
