@@ -1,12 +1,15 @@
-"""GPUs of this machine that a run hands out to its tasks, so that two tasks never share one by accident."""
+"""GPUs of this machine that runs hand out to their tasks, so that two tasks never share one by accident."""
 
 from __future__ import annotations
 
 import glob
+import os
 import re
+import threading
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.execution.gpu_locks import GpuLocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,17 +42,25 @@ def visible_devices(variables: Mapping[str, str], files: Iterable[str] | None = 
 
 
 class GpuDevices:
-    """The GPUs of a run, and the tasks that hold them. Not thread-safe.
+    """The GPUs of a run, and the tasks that hold them.
+
+    The scheduler reserves an amount for a task. When the task runs, it gets devices that no other run has locked.
 
     :param devices: the GPUs; with ``None``, none are handed out and their number is not limited.
-    :param notes: why there are fewer than requested.
+    :param notes: why there are fewer than requested, or they are not locked.
+    :param locks: locks shared with other runs.
     """
 
-    def __init__(self, devices: Sequence[str] | None, notes: Sequence[str] = ()) -> None:
+    def __init__(self, devices: Sequence[str] | None, notes: Sequence[str] = (), locks: GpuLocks | None = None) -> None:
         self.devices = devices
-        self.notes = notes
-        self._free = list(devices or ())
+        self.notes = [*notes]
+        self._locks = locks or GpuLocks(os.environ)
+        self._amounts: dict[str, int] = {}
+        self._variables: dict[str, dict[str, str]] = {}
         self._held: dict[str, list[str]] = {}
+        self._mutex = threading.Lock()
+        if devices and self._locks.trouble:
+            self.notes.append(self._locks.trouble)
 
     @classmethod
     def of_run(cls, limit: int | None, variables: Mapping[str, str]) -> GpuDevices:
@@ -58,15 +69,16 @@ class GpuDevices:
         :param limit: maximum number of GPUs that it uses.
         :param variables: the environment of this process.
         """
-        devices = visible_devices(variables)
+        devices, locks = visible_devices(variables), GpuLocks(variables)
         if limit is None or devices is None:
-            return cls(devices if limit is None else tuple(map(str, range(limit))))
+            return cls(devices if limit is None else tuple(map(str, range(limit))), locks=locks)
         if limit <= len(devices):
-            return cls(devices[:limit])
+            return cls(devices[:limit], locks=locks)
         seen = (
             f"{VARIABLE} is {variables[VARIABLE]!r}" if VARIABLE in variables else f"there is no other {_DEVICE_FILES}"
         )
-        return cls(devices, [f"{len(devices)} of {RESOURCE!r} at once on this machine instead of {limit}: {seen}"])
+        note = f"{len(devices)} of {RESOURCE!r} at once on this machine instead of {limit}: {seen}"
+        return cls(devices, [note], locks)
 
     def check(self, tasks: Iterable[Task]) -> None:
         """Check that each task can get its GPUs.
@@ -83,20 +95,35 @@ class GpuDevices:
                 )
 
     def has(self, amount: int) -> bool:
-        """Return whether so many are free."""
-        return self.devices is None or amount <= len(self._free)
+        """Return whether tasks of this run leave so many."""
+        return self.devices is None or amount <= len(self.devices) - sum(self._amounts.values())
 
-    def take(self, task: str, amount: int) -> None:
-        """Hand out free GPUs to a task."""
+    def reserve(self, task: str, amount: int) -> None:
+        """Reserve GPUs for a task."""
         if self.devices is not None and amount:
-            self._held[task], self._free = self._free[:amount], self._free[amount:]
+            self._amounts[task] = amount
+
+    def acquire(self, task: str) -> bool:
+        """Hand out the reserved GPUs to a task; return whether other runs leave enough of them."""
+        with self._mutex:
+            if task not in self._amounts or task in self._held:
+                return True
+            taken = {device for held in self._held.values() for device in held}
+            free = [device for device in self.devices or () if device not in taken]
+            self._held[task] = self._locks.lock(free, self._amounts[task])
+            if not self._held[task]:
+                del self._held[task]
+                return False
+            self.variables_of(task)[VARIABLE] = ",".join(self._held[task])
+            return True
 
     def release(self, task: str) -> None:
-        """Take back the GPUs of a task; they are handed out again in their order."""
-        if held := self._held.pop(task, None):
-            order = {device: number for number, device in enumerate(self.devices or ())}
-            self._free = sorted([*self._free, *held], key=order.__getitem__)
+        """Take back the GPUs of a task."""
+        with self._mutex:
+            self._amounts.pop(task, None)
+            self._variables.pop(task, None)
+            self._locks.unlock(self._held.pop(task, ()))
 
     def variables_of(self, task: str) -> dict[str, str]:
-        """Return the variables by which a task sees only its own GPUs; empty if it has none."""
-        return {VARIABLE: ",".join(self._held[task])} if task in self._held else {}
+        """Return the variables by which a task sees only its own GPUs; they are set when it gets them."""
+        return self._variables.setdefault(task, {})

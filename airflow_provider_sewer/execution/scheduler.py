@@ -117,7 +117,7 @@ class Scheduler:
                 started.append(name)
                 free[is_job] -= 1
                 self.under_way[name] = None
-                self.gpus.take(name, self._gpus_of(name))
+                self.gpus.reserve(name, self._gpus_of(name))
                 self.ahead_slots[name] = self._new_slot(name)
         for name in started:
             self._ready.pop(name, None)

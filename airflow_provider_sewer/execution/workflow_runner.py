@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import threading
 import time
 from collections import deque
@@ -55,6 +56,8 @@ _STOPPED_BEFORE = Outcome(TaskState.STOPPED, reason="the run was stopped before 
 
 #: Seconds, on top of the grace, after which stopped tasks are killed even if their threads are stuck.
 _BACKSTOP = 1.0
+#: Average seconds between two tries to lock GPUs that another run uses.
+_GPU_POLL = 0.5
 
 
 class WorkflowRunner:
@@ -280,8 +283,8 @@ class WorkflowRunner:
                 self._abort_job(name)
                 outcome = Outcome(TaskState.UP_TO_DATE, result=result, reason=decision.reason)
             else:
-                for variable, devices in self._schedule.gpus.variables_of(name).items():
-                    self._notify(task, f"{variable}={devices}")
+                if not self._has_gpus(name, task):
+                    return _STOPPED_BEFORE
                 try:
                     result = run.run(
                         lambda stream, pieces: self._notify_output(task, stream, pieces),
@@ -314,6 +317,21 @@ class WorkflowRunner:
         if self._slurm is None or not self._schedule.is_job(name):
             return run
         return self._slurm.runner_of(task, run, self._schedule.ahead_slots[name], lambda line: self._notify(task, line))
+
+    def _has_gpus(self, name: str, task: Task) -> bool:
+        """Wait until the task has its GPUs; return whether it has, as the run may be stopped before."""
+        gpus = self._schedule.gpus
+        is_waiting = False
+        while not gpus.acquire(name):
+            if self._stopped:
+                return False
+            if not is_waiting:
+                self._notify(task, f"Waiting for {task.resources[RESOURCE]} of {RESOURCE!r}: another run uses them")
+            is_waiting = True
+            time.sleep(_GPU_POLL * random.uniform(0.5, 1.5))  # noqa: S311 - so that two runs do not stay in step
+        for variable, devices in gpus.variables_of(name).items():
+            self._notify(task, f"{variable}={devices}")
+        return True
 
     def _abort_job(self, name: str) -> None:
         """Cancel the job that an earlier run may have left of a task that does not run."""

@@ -119,6 +119,16 @@ def test_slurm_usage_is_measured_by_the_job_script(module, on_slurm, run_job, de
     assert usage["cpu_efficiency"] == pytest.approx(usage["cpu"] / usage["elapsed"], abs=0.001)
 
 
+@pytest.mark.parametrize("inherit_env", [False, True])
+def test_module_sees_the_gpu_of_its_job(module, on_slurm, monkeypatch, run_job, deferrable, inherit_env, xcom):
+    """And not those of the worker."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
+    job = module("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
+    gpu = {"slurm": {"gpus_per_node": 1}, "inherit_env": inherit_env}
+    assert run_job(deferrable=deferrable, **gpu, **job).results["job"] == "0"
+    assert xcom("slurm_usage")["requested"] == {"gpus": 1.0}
+
+
 def test_template_fields_are_rendered(module, on_slurm, run_dag, defaults, tmp_path, xcom):
     """``slurm`` and ``run_dir`` are templated, as the parameters are."""
     job = module(PRINTS_ARGUMENTS)
