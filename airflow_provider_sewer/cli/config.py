@@ -203,7 +203,7 @@ SETTINGS = {
     "slurm": Setting(_TABLE, _parameters, "none"),
     "run_dir": Setting("a path", _path, "~/.sewer/runs"),
     "log_dir": Setting("a path", _path, "one below .sewer/logs"),
-    "concurrent_tasks": Setting("a whole number above 0", _count, "number of processors; all jobs"),
+    "concurrent_tasks": Setting("a whole number above 0", _count, "number of processors; on Slurm all jobs"),
     "limits": Setting(_TABLE, _amounts, "none"),
     "color": Setting(" or ".join(map(repr, COLOR_MODES)), _color, "auto"),
     "argo_image": Setting("a container image", _text, "none"),

@@ -67,7 +67,9 @@ def write_first_workflow(folder: str) -> list[str]:
     """
     paths = {os.path.join(folder, name): text for name, text in FILES.items()}
     if existing := [path for path in paths if os.path.lexists(path)]:
-        raise SewerError(f"{', '.join(existing)} exists; name another folder, such as: sppe init first")
+        raise SewerError(
+            f"{', '.join(existing)} exist{'s' * (len(existing) == 1)}; name another folder, such as: sppe init first"
+        )
     try:
         os.makedirs(folder, exist_ok=True)
         for path, text in paths.items():

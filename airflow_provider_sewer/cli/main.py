@@ -61,6 +61,14 @@ class _Commands(click.Group):
         refuse_during_import("sppe", calling_line())
         return super().main(*args, **kwargs)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name."""
+        if args[0] not in self.commands and os.path.isfile(args[0]):
+            raise click.UsageError(f"the command is missing; to run the file: sppe run {shlex.join(args)}", ctx)
+        return super().resolve_command(ctx, args)
+
     __call__ = main  # that of click calls from a file of its own
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -51,8 +51,14 @@ _STEPS = (
 )
 _UNITS = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1.0, "s"))
 
-#: Columns with numbers; one that is empty in all rows is left out.
-_NUMBERS = ("Waited", "Ran", "CPU used", "CPUs requested", "Memory used", "Memory requested", "Time limit")
+_NUMBER, _REASON = ' class="number"', ' class="reason"'
+#: Columns besides task and state, with their attributes; one that is empty in all rows is left out.
+_COLUMNS = (
+    *((name, _NUMBER) for name in ("Waited", "Ran", "CPU used", "CPUs requested", "Memory used", "Memory requested")),
+    ("Time limit", _NUMBER),
+    ("Log", ""),
+    ("Reason", _REASON),
+)
 
 _STYLE = """
 .chips > span { border: 1px solid var(--line); border-radius: 1rem; margin-right: .5rem; padding: .1rem .7rem;
@@ -229,19 +235,24 @@ def _requests(run: RunRecord, summaries: Sequence[TaskSummary]) -> Iterator[str]
 
 
 def _table(run: RunRecord, folder: str) -> Iterator[str]:
-    rows = {task.name: [*_numbers(task)] for task in run.tasks.values()}
+    rows = {task.name: [*_numbers(task), *_texts(task, folder)] for task in run.tasks.values()}
     is_used = [any(column) for column in zip(*rows.values(), strict=True)]
     yield '<div class="scroll"><table>\n<thead><tr><th>Task</th><th>State</th>'
-    yield from (f'<th class="number">{name}</th>' for name in compress(_NUMBERS, is_used))
-    yield "<th>Log</th><th>Reason</th></tr></thead>\n<tbody>"
+    yield from (f"<th{style}>{name}</th>" for name, style in compress(_COLUMNS, is_used))
+    yield "</tr></thead>\n<tbody>"
     for task in run.tasks.values():
         state = shown_state(run, task)
         yield f'<tr><td>{escape(printable(task.name))}</td><td class="{state.style}">'
         yield f'<span class="sign">{state.sign}</span> {state.word}</td>'
-        yield from (f'<td class="number">{cell}</td>' for cell in compress(rows[task.name], is_used))
-        log = _link(task.log, folder, "log") if os.path.exists(task.log) else ""
-        yield f'<td>{log}</td><td class="reason">{_text(task.reason.partition(chr(10))[0])}</td></tr>'
+        cells = zip(rows[task.name], _COLUMNS, strict=True)
+        yield from (f"<td{style}>{cell}</td>" for cell, (_, style) in compress(cells, is_used))
+        yield "</tr>"
     yield "</tbody></table></div>"
+
+
+def _texts(task: TaskRecord, folder: str) -> Iterator[str]:
+    yield _link(task.log, folder, "log") if os.path.exists(task.log) else ""
+    yield _text(task.reason.partition("\n")[0])
 
 
 def _numbers(task: TaskRecord) -> Iterator[str]:
@@ -249,7 +260,7 @@ def _numbers(task: TaskRecord) -> Iterator[str]:
     waited = None if task.submitted is None or task.started is None else task.started - task.submitted
     yield duration_text(waited) if waited else ""
     yield _ran(task)
-    yield f"{used['cpu']:.1f} s" if "cpu" in used else ""
+    yield f"{used['cpu']:.2f} s" if "cpu" in used else ""
     yield f"{requested['cpus']:g}" if "cpus" in requested else ""
     yield "" if (memory := gigabytes_used(task.usage)) is None else f"{memory:.2f} GB"
     yield f"{requested['mem_gb']:g} GB" if "mem_gb" in requested else ""

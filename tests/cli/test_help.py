@@ -37,3 +37,12 @@ def test_run_help_lists_options_in_groups(sppe) -> None:
     headings = re.findall(r"^(\S.*):$", done.stdout, re.MULTILINE)
     assert headings[:4] == ["Workflow file", "Tasks", "Processes of tasks", "Slurm"]
     assert headings[-1] == "Options"
+
+
+def test_file_without_command_is_an_error_with_the_command(sppe) -> None:
+    sppe.tasks(first="pass")
+
+    done = sppe.run("flow.py", "-n")
+
+    assert done.returncode == 2
+    assert "the command is missing; to run the file: sppe run flow.py -n" in done.stderr
