@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.cli.messages import colored, write_message
 from airflow_provider_sewer.cli.run_command import RunOptions, prepare
-from airflow_provider_sewer.core.command import shown
+from airflow_provider_sewer.core.command import interpreter_options, shown, shown_call
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask
 from airflow_provider_sewer.core.paths import PathMarker, path_for_module
 from airflow_provider_sewer.core.placeholders import Result, as_written
@@ -75,9 +75,9 @@ def _interpreter(task: Task, options: RunOptions) -> str:
 
 def _command(task: Task, results: Mapping[str, Any], options: RunOptions) -> str:
     """Return the command of a task as text for a shell; a value that only the run gives is in angle brackets."""
-    argv = task.call(lambda marker: _filled(marker, results)).argv
+    call = task.call(lambda marker: _filled(marker, results))
     env = task.settings.env
-    secrets = [*task.secrets, *secret_texts(env, argv)]
+    secrets = [*task.secrets, *secret_texts(env, call.argv)]
     variables = [
         f'{name}="${name}"' if looks_secret(name) else f"{name}={shown([value], secrets)}"
         for name, value in env.items()
@@ -85,7 +85,7 @@ def _command(task: Task, results: Mapping[str, Any], options: RunOptions) -> str
     if not all(map(_SHELL_NAME.fullmatch, env)):
         variables.insert(0, "env")
     folder = os.path.abspath(os.path.expanduser(task.settings.workdir or ""))
-    command = shown([_python(task, options), "-u", *argv], secrets)
+    command = shown_call([_python(task, options), *interpreter_options(call)], call, secrets)
     return " ".join(["cd", shlex.quote(folder), "&&", *_make_folders(task), *variables, command])
 
 

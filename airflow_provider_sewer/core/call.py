@@ -27,11 +27,15 @@ class Call(NamedTuple):
     :param target: the module's name, or ``module:function``.
     :param argv: all arguments of the interpreter.
     :param kwargs: a function's keyword arguments as JSON, its last argument; ``None`` for a module.
+    :param stdin: path of the file that it reads as its stdin; ``None`` for an empty one.
+    :param stdout: path of the file that its stdout is written to; ``None`` for the log.
     """
 
     target: str
     argv: Tuple[str, ...]
     kwargs: Optional[str] = None
+    stdin: Optional[str] = None
+    stdout: Optional[str] = None
 
     def reading(self, file: str) -> Call:
         """Return the same call with a function's keyword arguments in a file, as it is started.

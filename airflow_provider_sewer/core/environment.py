@@ -35,6 +35,9 @@ OFTEN_EXPECTED = (
 RESULT_FILE = "SEWER_RESULT_FILE"
 ATTEMPT_ID = "SEWER_ATTEMPT_ID"
 
+#: Variable with the same effect as the option ``-u`` of Python.
+UNBUFFERED = "PYTHONUNBUFFERED"
+
 #: Inherited only by name: Airflow's own variables (they can hold connections), and those of the Slurm job that the
 #: worker itself may be running in.
 _PRIVATE = re.compile(r"_*AIRFLOW|SLURM|SBATCH_|SRUN_|SEWER_")

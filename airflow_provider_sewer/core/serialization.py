@@ -85,6 +85,8 @@ _TASK_ATTRIBUTES: Mapping[str, str] = {
     "settings": "settings",
     "depends_on": "depends_on",
     "paths": "_listed",
+    "stdin": "stdin",
+    "stdout": "stdout",
     "run_policy": "run_policy",
     "resources": "resources",
     "tags": "tags",

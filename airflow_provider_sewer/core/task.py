@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import Any, Callable, Union
 
 from airflow_provider_sewer.core.call import Call, checked_kwargs, function_call, module_call
 from airflow_provider_sewer.core.chain import Chain, Operand
@@ -39,18 +40,17 @@ from airflow_provider_sewer.core.task_fields import (
     checked_name,
     checked_paths,
     checked_run_on,
+    checked_stream,
     checked_string,
     checked_tags,
     checked_target,
+    reject_shared_stdout,
 )
-
-if TYPE_CHECKING:
-    import os
 
 #: Items of ``depends_on``: tasks, also mapped ones, or names of tasks.
 Upstream = Union["Task", MappedTask, str]
 
-#: Items of ``products`` and ``dependencies``.
+#: Items of ``products`` and ``dependencies``; ``stdin`` and ``stdout``.
 Path = Union[str, "os.PathLike[str]"]
 
 #: Resolves a placeholder: a path or a result.
@@ -78,6 +78,9 @@ class Task:
     :param depends_on: tasks, or their names, that must succeed before this one.
     :param products: paths that it creates, besides those in its parameters.
     :param dependencies: paths that it needs, besides those in its parameters.
+    :param stdin: the file that it reads as its stdin, a dependency; without it, stdin is empty.
+    :param stdout: the file that its stdout is written to, byte for byte, a product; stderr is logged. Its last line is
+        not the result then.
     :param run_when: ``"always"``, ``"missing"``, ``"stale"`` or ``"never"``
         (see :mod:`airflow_provider_sewer.core.staleness`).
     :param compare: how dependencies are compared with those of the last run: by ``"mtime"`` or ``"content"``.
@@ -111,6 +114,8 @@ class Task:
         depends_on: Upstream | Iterable[Upstream] = (),
         products: Path | Iterable[Path] = (),
         dependencies: Path | Iterable[Path] = (),
+        stdin: Path | None = None,
+        stdout: Path | None = None,
         run_when: str = "always",
         compare: str = "mtime",
         stale_with: str | Iterable[str] = (),
@@ -150,6 +155,8 @@ class Task:
                 checked_paths("products", products, Product),
                 checked_paths("dependencies", dependencies, Dependency),
             )  # fmt: skip
+            self.stdin = checked_stream("stdin", stdin, Dependency)
+            self.stdout = checked_stream("stdout", stdout, Product)
             self.note_arguments()
             self.run_policy = RunPolicy.checked(run_when, compare, stale_with, has_products=bool(self.products))
             self.resources = checked_resources(checked_mapping("resources", resources))
@@ -205,11 +212,16 @@ class Task:
         if self.function is None:
             if kwargs:
                 raise InvalidTask("kwargs require a function; give a module parameters_and_flags", at=(Key("kwargs"),))
-            return module_call(self.target, to_arguments(parameters, use_underscores=self.use_underscores, args=args))
+            arguments = to_arguments(parameters, use_underscores=self.use_underscores, args=args)
+            return self._redirected(module_call(self.target, arguments), fill)
         if parameters or args:
             at = Key("parameters_and_flags" if parameters else "args")
             raise InvalidTask("parameters_and_flags and args require a module; give a function kwargs", at=(at,))
-        return function_call(self.function, kwargs)
+        return self._redirected(function_call(self.function, kwargs), fill)
+
+    def _redirected(self, call: Call, fill: Fill) -> Call:
+        stdin, stdout = (None if each is None else os.fspath(fill(each)) for each in (self.stdin, self.stdout))
+        return call._replace(stdin=stdin, stdout=stdout)
 
     def signature(self, fill: Fill = as_written) -> list[Any]:
         """Return the values that identify this task's command; ignored values do not count.
@@ -218,7 +230,8 @@ class Task:
         """
         values = unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
         products = [product.path for product in self.products]
-        return [self.target, replace_placeholders(values, fill), self.use_underscores, products]
+        streams = [stream and stream.path for stream in (self.stdin, self.stdout)]
+        return [self.target, replace_placeholders(values, fill), self.use_underscores, products, streams]
 
     def is_same(self, other: Task) -> bool:
         """Return whether another task has the same command, products, dependencies and settings."""
@@ -238,7 +251,9 @@ class Task:
 
         :raises InvalidTask: when an argument cannot be passed to the module or function.
         """
-        self.markers = markers([self.args, self.parameters_and_flags, self.kwargs])
+        arguments = markers([self.args, self.parameters_and_flags, self.kwargs])
+        reject_shared_stdout(self.stdout, markers([arguments, self._listed, self.stdin]))
+        self.markers = [*arguments, *markers([self.stdin, self.stdout])]
         self.written = self.call()
         self.results = tuple(dict.fromkeys(each for each in self.markers if isinstance(each, Result)))
         inside = [each for each in self.markers if isinstance(each, PathMarker)]
@@ -325,6 +340,7 @@ class Task:
         setattr(other, field, exchanged({**getattr(self, field), **values}))
         other.kwargs = checked_kwargs(other.kwargs)
         other._listed = exchanged(self._listed)
+        other.stdin, other.stdout = exchanged(self.stdin), exchanged(self.stdout)
         other.note_arguments()
         record_task(other)
         return other

@@ -6,20 +6,22 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_sewer.core.call import checked_function
 from airflow_provider_sewer.core.errors import InvalidTask, Key
-from airflow_provider_sewer.core.paths import PathMarker
+from airflow_provider_sewer.core.paths import PathMarker, Product, path_key
 from airflow_provider_sewer.core.placeholders import Result, as_text, names_in
 from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.templates import is_template
 
+_Marker = TypeVar("_Marker", bound=PathMarker)
+
 #: The fields of a task.
 FIELDS = (
     "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
-    "inherit_env", "workdir", "depends_on", "products", "dependencies", "run_when", "compare", "stale_with",
-    "resources", "tags", "group", "doc", "operator_kwargs", "run_on", "slurm",
+    "inherit_env", "workdir", "depends_on", "products", "dependencies", "stdin", "stdout", "run_when", "compare",
+    "stale_with", "resources", "tags", "group", "doc", "operator_kwargs", "run_on", "slurm",
 )  # fmt: skip
 
 #: Where Airflow can run a task: on the worker, or as a Slurm job.
@@ -102,6 +104,41 @@ def checked_paths(field: str, paths: Any, kind: type[Any]) -> list[Any]:
         except InvalidTask as error:
             raise InvalidTask(str(error), at=(field, index)) from None
     return listed
+
+
+def checked_stream(field: str, path: Any, kind: type[_Marker]) -> _Marker | None:
+    """Return the path of the file of ``stdin`` or ``stdout`` as a marker, or ``None`` if it was not given.
+
+    :param kind: the marker's type.
+    :raises InvalidTask: for any other value, naming the field.
+    """
+    if path is None:
+        return None
+    if isinstance(path, PathMarker) and not isinstance(path, kind):
+        raise InvalidTask(f"{field} must be a {kind.__name__}, got {path!r}", at=(field,))
+    try:
+        marker = path if isinstance(path, kind) else kind(path)
+    except InvalidTask as error:
+        raise InvalidTask(f"{field}: {error}", at=(field,)) from None
+    if marker.path.endswith("/"):
+        raise InvalidTask(f"{field} must be a file, got the directory {marker.path!r}", at=(field,))
+    return marker
+
+
+def reject_shared_stdout(stdout: PathMarker | None, others: Iterable[Any]) -> None:
+    """Reject a file of ``stdout`` that the task also has in another field.
+
+    :param others: markers in its other fields.
+    :raises InvalidTask: naming the path.
+    """
+    if stdout is None:
+        return
+    key = path_key(stdout.path, None)
+    for other in others:
+        if isinstance(other, PathMarker) and path_key(other.path, None) == key:
+            use = "a product" if isinstance(other, Product) else "a dependency"
+            message = f"stdout must be a file of its own, but {other.path!r} is also {use} of the task; remove one"
+            raise InvalidTask(message, at=("stdout",))
 
 
 def checked_mapping(field: str, value: Any) -> Mapping[str, Any]:

@@ -11,8 +11,8 @@ from textwrap import indent
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow_provider_sewer.core.command import Command, interpreter_command, shown
-from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
+from airflow_provider_sewer.core.command import Command, interpreter_command, interpreter_options, shown_call
+from airflow_provider_sewer.core.environment import RESULT_FILE, UNBUFFERED, build_environment
 from airflow_provider_sewer.core.errors import (
     FileSystemRefused,
     InterpreterError,
@@ -66,7 +66,7 @@ DEFAULT_ENVIRONMENT = RunEnvironment()
 class ModuleResult(NamedTuple):
     """Result of a module that succeeded.
 
-    :param value: the JSON value it wrote to ``$SEWER_RESULT_FILE``, else its last line of stdout,
+    :param value: the JSON value it wrote to ``$SEWER_RESULT_FILE``, else its last line of stdout in the log,
         else ``None``.
     """
 
@@ -122,8 +122,7 @@ class ModuleRunner:
             try:
                 command = self._command(result_file, guardian)
                 secrets = [*self._secrets, *secret_texts(command.env, self._call.argv)]
-                repeatable = interpreter_command(command.argv[0], self._shown_call.argv, command.env, command.workdir)
-                line = shown(repeatable.argv, secrets)
+                line = shown_call([command.argv[0], *interpreter_options(self._call)], self._shown_call, secrets)
                 if on_start:
                     on_start(line, command.workdir)
                 tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
@@ -153,7 +152,9 @@ class ModuleRunner:
             raise
         workdir = check_workdir(settings.workdir)
         env[RESULT_FILE] = result_file
-        return interpreter_command(python, self._call.argv, activated(env, python, settings), workdir)
+        if self._call.stdout is not None:
+            env.pop(UNBUFFERED, None)
+        return interpreter_command(python, self._call, activated(env, python, settings), workdir)
 
     def _started(self, command: Command, file: str) -> Command:
         """Return the command to start; the arguments of a function are written to a file."""
@@ -162,7 +163,7 @@ class ModuleRunner:
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(opened, "w", encoding="utf-8", errors="surrogateescape") as written:
             written.write(self._call.kwargs)
-        return interpreter_command(command.argv[0], self._call.reading(file).argv, command.env, command.workdir)
+        return interpreter_command(command.argv[0], self._call.reading(file), command.env, command.workdir)
 
     def _follow(
         self, command: Command, guardian: OrphanReaper, masker: Masker, sink: Sink, tails: dict[Stream, Tail]
@@ -226,7 +227,7 @@ class ModuleRunner:
         stream = Stream.STDERR if tails[Stream.STDERR].lines else Stream.STDOUT
         text = "\n".join(tails[stream].lines)
         if not text:
-            return "\nIt had no output."
+            return "\nIt had no output." if self._call.stdout is None else "\nIt wrote nothing to stderr."
         return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
 
 

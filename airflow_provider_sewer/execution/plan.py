@@ -21,7 +21,12 @@ from airflow_provider_sewer.core.staleness import Decision
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.product_records import existing_products, read_record
 from airflow_provider_sewer.execution.state_file import FinishedTask
-from airflow_provider_sewer.execution.task_runner import TaskRunner, missing_dependency_error, missing_product_error
+from airflow_provider_sewer.execution.task_runner import (
+    TaskRunner,
+    missing_dependency_error,
+    missing_product_error,
+    require_stdin,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -175,6 +180,7 @@ def _require(workflow: Workflow, task: Task, dependency: Dependency) -> None:
         raise missing_dependency_error(task, dependency, file)
     if producer is not None and not is_there:
         raise missing_product_error(task, dependency, producer, f"{file} does not exist")
+    require_stdin(task)
     record = read_record(file) if producer is not None else None
     if producer is not None and record is not None and not record.is_complete:
         raise missing_product_error(

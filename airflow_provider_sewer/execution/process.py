@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_sewer.core.environment import ATTEMPT_ID
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, SewerError, WorkdirError
 from airflow_provider_sewer.execution.output import LineSplitter, Stream
+from airflow_provider_sewer.execution.standard_streams import is_written_to, opened_streams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,6 +86,7 @@ class Process:
         :raises InterpreterError: when the executable cannot be started.
         :raises WorkdirError: when the working directory cannot be entered.
         :raises InvalidTask: when the arguments are longer than the system allows.
+        :raises ProductError: when the file of its stdin or stdout cannot be opened.
         """
         wake, waker = os.pipe()
         os.set_blocking(waker, False)
@@ -153,7 +155,8 @@ class ProcessFollower:
         self._sink = sink
         self._wake = wake
         self._splitters = {Stream.STDOUT: LineSplitter(), Stream.STDERR: LineSplitter()}
-        self._open = {child.stdout: Stream.STDOUT, child.stderr: Stream.STDERR}
+        pipes = {Stream.STDOUT: child.stdout, Stream.STDERR: child.stderr}
+        self._open = {pipe: stream for stream, pipe in pipes.items() if pipe is not None}
         self._poll = select.poll()
         self._pidfd: int | None = None
         self._supervisor: int | None = None
@@ -165,6 +168,7 @@ class ProcessFollower:
         self._is_tree_gone = False
         self._check_at = 0.0
         self._close_by: float | None = None
+        self._is_file_written_to = child.stdout_file is not None
         self._leftovers = False
 
     def run(self) -> Exit:
@@ -204,7 +208,8 @@ class ProcessFollower:
                 self._poll.register(descriptor, select.POLLIN)
 
     def _close_descriptors(self) -> None:
-        for descriptor in (self._child.stdout, self._child.stderr, self._pidfd, self._supervisor):
+        pipes = self._child.stdout, self._child.stderr
+        for descriptor in (*pipes, self._pidfd, self._supervisor):
             if descriptor is not None:
                 os.close(descriptor)
 
@@ -217,12 +222,15 @@ class ProcessFollower:
             self._act(time.monotonic())
 
     def _is_over(self) -> bool:
-        return self._has_ended and not self._open and (self._ending is None or self._is_tree_gone)
+        has_output = self._open or self._is_file_written_to
+        return self._has_ended and not has_output and (self._ending is None or self._is_tree_gone)
 
     def _wait_limit(self) -> float:
         """Return how long to wait for output before another action is due."""
         moments = (self._close_by, self._stop_at, self._check_at if self._ending else None)
         waits = [max(0.0, moment - time.monotonic()) for moment in moments if moment is not None]
+        if self._has_ended and self._is_file_written_to:
+            waits.append(_CHECK_INTERVAL)
         if self._pidfd is None and not self._has_ended:
             waits.append(_POLL)
         return min(waits, default=LONGEST_WAIT)
@@ -288,10 +296,18 @@ class ProcessFollower:
             self._check_at = now + _CHECK_INTERVAL
             if self._is_tree_gone:
                 self._sweep()
-        if self._has_ended and self._open and (not self._ending or self._is_tree_gone):
+        if self._has_ended and self._is_file_written_to:
+            self._check_file()
+        has_output = self._open or self._is_file_written_to
+        if self._has_ended and has_output and (not self._ending or self._is_tree_gone):
             self._wait_for_output_holders(now)
         else:
             self._close_by = None
+
+    def _check_file(self) -> None:
+        """Check whether a background process could still write to the file of its stdout."""
+        file = self._child.stdout_file
+        self._is_file_written_to = file is not None and is_written_to(file, self._owner.mark, self._child.pid)
 
     def _wait_for_output_holders(self, now: float) -> None:
         if self._close_by is None:
@@ -303,6 +319,7 @@ class ProcessFollower:
         elif now >= self._close_by:
             for descriptor in list(self._open):  # held by a process that cannot be ended
                 self._close(descriptor)
+            self._is_file_written_to = False
 
     def _begin_end(self) -> None:
         roots = (self._child.pid,) if self._is_unreaped() else ()
@@ -360,46 +377,52 @@ class Child(NamedTuple):
     """A started process; the caller collects its exit code.
 
     :param pid: its pid.
-    :param stdout: the descriptor from which its stdout is read.
+    :param stdout: the descriptor from which its stdout is read; ``None`` if that is a file.
     :param stderr: the same for its stderr.
+    :param stdout_file: the status of that file.
     """
 
     pid: int
-    stdout: int
+    stdout: int | None
     stderr: int
+    stdout_file: os.stat_result | None = None
 
 
 def spawn(command: Command, mark: str) -> Child:
-    """Start a command in its own session, with an empty stdin.
+    """Start a command in its own session, with an empty stdin unless it has a file.
 
     :param mark: the tag that it and all its descendants carry in their environment.
     :raises InterpreterError: when the executable cannot be started.
     :raises WorkdirError: when the working directory cannot be entered.
     :raises InvalidTask: when the arguments are longer than the system allows.
+    :raises ProductError: when the file of its stdin or stdout cannot be opened.
     """
-    stdout, its_stdout = os.pipe()
-    stderr, its_stderr = os.pipe()
-    try:
-        process = subprocess.Popen(
-            command.argv,
-            env={**command.env, ATTEMPT_ID: mark},
-            cwd=command.workdir,
-            stdin=subprocess.DEVNULL,
-            stdout=its_stdout,
-            stderr=its_stderr,
-            start_new_session=True,
-        )
-    except BaseException as error:
-        os.close(stdout)
-        os.close(stderr)
-        if isinstance(error, OSError):
-            raise _start_error(command, error) from error
-        raise
-    finally:
-        os.close(its_stdout)
-        os.close(its_stderr)
-    process.returncode = 0  # so that Popen does not wait for the process
-    return Child(process.pid, stdout, stderr)
+    with opened_streams(command) as (stdin, file):
+        stdout, its_stdout = (None, file) if file is not None else os.pipe()
+        stderr, its_stderr = os.pipe()
+        try:
+            process = subprocess.Popen(
+                command.argv,
+                env={**command.env, ATTEMPT_ID: mark},
+                cwd=command.workdir,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=its_stdout,
+                stderr=its_stderr,
+                start_new_session=True,
+            )
+        except BaseException as error:
+            for descriptor in (stdout, stderr):
+                if descriptor is not None:
+                    os.close(descriptor)
+            if isinstance(error, OSError):
+                raise _start_error(command, error) from error
+            raise
+        finally:
+            for descriptor in (its_stdout, its_stderr):
+                if descriptor != file:
+                    os.close(descriptor)
+        process.returncode = 0  # so that Popen does not wait for the process
+        return Child(process.pid, stdout, stderr, None if file is None else os.fstat(file))
 
 
 def _start_error(command: Command, error: OSError) -> SewerError:

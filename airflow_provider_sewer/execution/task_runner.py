@@ -23,6 +23,7 @@ from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.module_runner import DEFAULT_ENVIRONMENT, ModuleRunner, RunEnvironment
 from airflow_provider_sewer.execution.product_records import existing_products, files_beside, fingerprints_of
 from airflow_provider_sewer.execution.staged_products import StagedProducts
+from airflow_provider_sewer.execution.standard_streams import require_regular
 from airflow_provider_sewer.execution.task_usage import NO_USAGE, TaskUsage
 
 if TYPE_CHECKING:
@@ -283,12 +284,28 @@ class TaskRunner:
             file = self._dependencies[dependency.path]
             if not os.path.exists(file):
                 raise missing_dependency_error(self.task, dependency, file)
+        require_stdin(self.task)
 
 
 def _latest_run(task: Task) -> str | None:
     records = [state.record for state in existing_products(task.products, task.settings.workdir)]
     products = [record.product for record in records if record is not None and record.product is not None]
     return " ".join(product.seen for product in products) or None
+
+
+def require_stdin(task: Task) -> None:
+    """Require that the file of a task's stdin is a regular one, if it exists.
+
+    :raises ProductError: when it is not.
+    """
+    if task.stdin is None:
+        return
+    try:
+        require_regular("stdin", absolute_path(task.stdin.path, task.settings.workdir))
+    except ProductError as error:
+        raise ProductError(f"task {task.name!r}: {error}", task.source) from None
+    except OSError:  # it does not exist yet, or cannot be reached: opening it reports that
+        return
 
 
 def missing_dependency_error(task: Task, dependency: PathMarker, file: str) -> SewerError:

@@ -87,7 +87,7 @@ def launch_configuration(task: Task, context: DebugContext = _ANYWHERE) -> dict[
 
     ``env`` has only the variables of the task; VS Code adds them to its own environment. A secret is replaced with
     ``${env:NAME}``, which VS Code reads from the environment it was started in. VS Code also expands other ``${…}`` in
-    arguments.
+    arguments. In its terminal, ``<`` redirects stdin. Stdout is shown there instead of written to its product.
     """
     settings = task.settings
     configuration: dict[str, Any] = {
@@ -116,6 +116,8 @@ def _target(task: Task, context: DebugContext) -> dict[str, Any]:
     _, target, *arguments = call.argv
     if call.is_function:
         target = _in_workspace(CALLER_FILE, context)
+    if call.stdin is not None:
+        arguments += ["<", os.path.expanduser(call.stdin)]
     secrets = Secrets({**task.secrets, **secret_texts(task.settings.env)})
     shown = masked_words(arguments, secrets, as_variable)
     return {"program" if call.is_function else "module": target, "args": shown}

@@ -68,6 +68,9 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
         data["products"] = [masked_text(product.path, as_variable) for product in task.products]
     if task.dependencies:
         data["dependencies"] = [masked_text(dependency.path, as_variable) for dependency in task.dependencies]
+    for field, stream in (("stdin", task.stdin), ("stdout", task.stdout)):
+        if stream is not None:
+            data[field] = masked_text(stream.path, as_variable)
     if task.run_policy.run_when != "always":
         data["run_when"] = task.run_policy.run_when
     if task.resources:

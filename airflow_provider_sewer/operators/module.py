@@ -14,11 +14,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, UntrustedPath
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.core.paths import PathMarker, checked_text
+from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product, checked_text
 from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.task_fields import checked_stream, reject_shared_stdout
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.execution.module_runner import ModuleResult, RunEnvironment
 from airflow_provider_sewer.execution.process import GRACE
@@ -38,6 +39,7 @@ from airflow_provider_sewer.operators.template_fields import TemplateFields
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
 from airflow_provider_sewer.operators.upstream_runs import pull_upstream_runs, push_run_info
 from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
+from airflow_provider_sewer.operators.xcom_references import is_reference
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -77,6 +79,9 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
     :param op_kwargs: keyword arguments of the function, as JSON values. (templated)
     :param products: paths the task produces, besides those in its parameters. (templated)
     :param dependencies: paths the task reads, besides those in its parameters. (templated)
+    :param stdin: the file it reads as its stdin, a dependency; without it, stdin is empty. (templated)
+    :param stdout: the file its stdout is written to, byte for byte, a product; stderr is logged. Its last line is not
+        the XCom then. (templated)
     :param run_when: ``"always"``, ``"missing"``, ``"stale"`` or ``"never"``
         (see :mod:`airflow_provider_sewer.core.staleness`).
     :param compare: how dependencies are compared with those of the last run: by ``"mtime"`` or ``"content"``.
@@ -99,7 +104,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
 
     template_fields: Sequence[str] = (
         "arguments", "module", "parameters_and_flags", "args", "function", "op_kwargs", "products", "dependencies",
-        "python", "env", "workdir", "sewer_conn_id",
+        "stdin", "stdout", "python", "env", "workdir", "sewer_conn_id",
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "arguments": "json",
@@ -124,6 +129,8 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         op_kwargs: Mapping[str, Any] | None = None,
         products: Iterable[Path] = (),
         dependencies: Iterable[Path] = (),
+        stdin: Path | None = None,
+        stdout: Path | None = None,
         run_when: str = "always",
         compare: str = "mtime",
         stale_with: Iterable[str] = (),
@@ -150,6 +157,8 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         self.op_kwargs = self._markers.extract(op_kwargs, "op_kwargs")
         self.products = self._markers.extract(_as_list("products", products), "products")
         self.dependencies = self._markers.extract(_as_list("dependencies", dependencies), "dependencies")
+        self.stdin = self._markers.extract(self._stream("stdin", stdin, Dependency), "stdin")
+        self.stdout = self._markers.extract(self._stream("stdout", stdout, Product), "stdout")
         self.stale_after = bounded_list("stale_after", stale_after)
         self.run_when = run_when
         self.compare = compare
@@ -274,6 +283,8 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
             **self._call_arguments(),
             products=self._restored("products", check_list) or (),
             dependencies=self._restored("dependencies", check_list) or (),
+            stdin=self._markers.restore(self.stdin, "stdin"),
+            stdout=self._markers.restore(self.stdout, "stdout"),
             run_when=self.run_when,
             compare=self.compare,
             stale_with=self.stale_with,
@@ -283,6 +294,13 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         task.source = SourceLine(str(context["dag"].fileloc), 0)
         task.settings = self._settings(context["dag"], hook)
         return task
+
+    def _stream(self, field: str, path: Any, kind: type[PathMarker]) -> Any:
+        """Return the path of stdin or stdout as a marker; an XCom stays."""
+        try:
+            return path if is_reference(path) else checked_stream(field, path, kind)
+        except InvalidTask as error:
+            raise InvalidTask(f"task {self.task_id!r}: {error}") from None
 
     def _call_arguments(self) -> dict[str, Any]:
         """Return the arguments of the module or function, as fields of a task."""
@@ -360,7 +378,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
 
     def _can_have_products(self) -> bool:
         """Return whether the task may have products, as far as known at parse time."""
-        return bool(self._markers.products() or self.products)
+        return bool(self._markers.products() or self.products or self.stdout)
 
     def _check_known_fields(self) -> None:
         """Check the fields at parse time, except for templates and XComs."""
@@ -373,6 +391,10 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
 
     def _check(self, fields: Mapping[str, Any], literal: Mapping[str, Any]) -> None:
         check_fields(self, fields, literal, has_products=self._can_have_products())
+        stdout = checked_stream("stdout", fields["stdout"], Product)
+        kinds = {"products": Product, "dependencies": Dependency}
+        listed = [kind(path) for field, kind in kinds.items() for path in known(literal[field]) or ()]
+        reject_shared_stdout(stdout, [*self._markers.outside("stdout"), *listed])
 
 
 @contextmanager

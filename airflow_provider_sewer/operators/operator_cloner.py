@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.operators.module import PythonModuleOperator
 
 #: Fields that can contain markers.
-_MARKED = ("parameters_and_flags", "args", "op_kwargs", "products", "dependencies")
+_MARKED = ("parameters_and_flags", "args", "op_kwargs", "products", "dependencies", "stdin", "stdout")
 
 #: Further fields that each operator sets itself, and so are not copied.
 _OWN = (*_MARKED, "upstream_task_ids", "downstream_task_ids", "stale_after", "outlets")

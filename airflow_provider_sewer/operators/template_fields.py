@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
 #: Fields, and fields with items, that are text even if a DAG renders templates as native objects.
-_TEXT = frozenset({"module", "function", "path", "python", "workdir", "sewer_conn_id", "run_dir"})
+_TEXT = frozenset({
+    "module", "function", "path", "stdin", "stdout", "python", "workdir", "sewer_conn_id", "run_dir",
+})  # fmt: skip
 _OF_TEXT = frozenset({"args", "env", "products", "dependencies"})
 
 #: Characters that are blanks to Jinja and Python, and not line ends to Jinja.

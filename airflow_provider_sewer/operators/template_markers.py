@@ -59,6 +59,10 @@ class TemplateMarkers:
         """Return the paths of the marked products and dependencies."""
         return [stored.path for stored in self._marks.values() if isinstance(stored, PathMarker)]
 
+    def outside(self, field: str) -> list[PathMarker]:
+        """Return the products and dependencies that are marked in other fields."""
+        return [each for at, each in self._marks.items() if at[0] != field and isinstance(each, PathMarker)]
+
     def products(self) -> list[Product]:
         """Return the marked products."""
         return [stored for stored in self._marks.values() if isinstance(stored, Product)]

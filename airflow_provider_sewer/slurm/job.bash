@@ -501,6 +501,39 @@ sewer_watch() {
     kill -KILL 0
 }
 
+# Open the module's stdin and stdout: the files that it has for them, else those of this shell, which `setup` may have
+# closed. An earlier run of the job, on a node that was given up, may still write to the staged file of stdout: so that is
+# created again. The variables would redirect what srun passes on; or have Python write unbuffered, which drops data
+# without an error if the disk is full.
+sewer_open_streams() {
+    sewer_in=/proc/$$/fd/0 sewer_out=/proc/$$/fd/1
+    builtin shopt -u varredir_close 2>/dev/null || : # unknown to bash before 5.2
+    if [[ -n ${sewer_stdin-} ]]; then
+        unset -v SLURM_STDINMODE
+        [[ ! -e $sewer_stdin || -f $sewer_stdin ]] && builtin command exec {sewer_in}<"$sewer_stdin" ||
+            sewer_cannot_open stdin "$sewer_stdin"
+    elif [[ -e $sewer_in ]]; then
+        builtin command exec {sewer_in}<&0
+    else
+        builtin command exec {sewer_in}</dev/null
+    fi
+    if [[ -n ${sewer_stdout-} ]]; then
+        unset -v SLURM_STDOUTMODE SLURM_LABELIO SLURM_UNBUFFEREDIO PYTHONUNBUFFERED
+        ((!sewer_is_staged)) || sewer_remove "$sewer_stdout"
+        [[ ! -e $sewer_stdout || -f $sewer_stdout ]] && builtin command exec {sewer_out}>|"$sewer_stdout" ||
+            sewer_cannot_open stdout "$sewer_stdout"
+    elif [[ -e $sewer_out ]]; then
+        builtin command exec {sewer_out}>&1
+    else
+        builtin command exec {sewer_out}>/dev/null
+    fi
+}
+
+sewer_cannot_open() {
+    sewer_say "cannot open the file of $1: $2"
+    exit 66
+}
+
 # -- The module, and the end -------------------------------------------------------------------------
 
 sewer_run() {
@@ -509,6 +542,7 @@ sewer_run() {
     sewer_open_pipes
     [[ -e /proc/$$/fd/2 ]] || exec 2>/dev/null # `setup` may have closed it
     builtin cd -- "$sewer_workdir" || exit 72
+    sewer_open_streams
     sewer_measure stdout.log
     sewer_from=${sewer_sizes[stdout.log]}
     sewer_phase=module
@@ -531,11 +565,13 @@ sewer_run() {
             export -n "${!sewer_@}" # in case of `set -a`
             sewer_print "process=$BASHPID" >&"$sewer_pipe"
             builtin exec ${sewer_before[@]+"${sewer_before[@]}"} "$@" \
-                2>&"$sewer_stderr" {sewer_stderr}>&- {sewer_pipe}>&- {sewer_silent}>&-
+                <&"$sewer_in" >&"$sewer_out" 2>&"$sewer_stderr" \
+                {sewer_in}<&- {sewer_out}>&- {sewer_stderr}>&- {sewer_pipe}>&- {sewer_silent}>&-
         ) || sewer_code=$?
         sewer_print "$sewer_code" >&"$sewer_pipe" || :
         builtin exit "$sewer_code" # for `wait`, should the pipe fail
-    } <&0 {sewer_stderr}>&2 2>/dev/null &
+    } <&"$sewer_in" {sewer_stderr}>&2 2>/dev/null &
+    exec {sewer_in}<&- {sewer_out}>&-
     sewer_wait_for "$!"
     # SIGKILL has ended the process that waits for the module, not the module: there is no exit code to record. The watcher
     # ends it in this way too, but only in a job that was asked to end.

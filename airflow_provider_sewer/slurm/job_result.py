@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Exit code of the job script when another job has claimed its job directory, or the attempt is cancelled.
 NOT_ITS_TURN = 75
-_NO_WORKDIR, _CANNOT_WRITE, _CANNOT_READ, _NOT_OWN = 72, 73, 74, 77
+_NO_STREAM, _NO_WORKDIR, _CANNOT_WRITE, _CANNOT_READ, _NOT_OWN = 66, 72, 73, 74, 77
 
 #: Messages of slurmstepd and srun about a step that was killed for its memory: by the kernel, or by slurmstepd itself
 #: where the site has set JobAcctGatherParams=OverMemoryKill (recorded with 22.05 and 24.11).
@@ -43,6 +43,9 @@ _KILLED = 128 + signal.SIGKILL
 _NEEDS_LOGIN = (25, 5)
 #: Message of the job script when it cannot read its own files.
 _SCRIPT_CANNOT_READ = "sewer: cannot read"
+
+#: Message of the job script when it cannot open the file of the module's stdin or stdout.
+_NO_STREAM_OPENED = "sewer: cannot open the file of "
 
 _NO_SUCH_COMMAND = re.compile(
     r"^\S+: line \d+: .*: (No such file or directory|command not found|Permission denied|Is a directory"
@@ -247,6 +250,8 @@ class JobResultFactory:
             text = (
                 "could not enter its working directory"
                 if code == _NO_WORKDIR
+                else "could not open the file of its stdin or stdout"
+                if code == _NO_STREAM and any(_NO_STREAM_OPENED in line for line in stderr)
                 else f"was ended by its `setup` with exit code {code}"
             )
             return failed._replace(description=text, advice="the module has not been run")

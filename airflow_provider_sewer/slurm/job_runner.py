@@ -313,6 +313,8 @@ class JobRunner:
             task = self.runner_of(directory).task
             if task.function is not None:
                 return read_result(directory.result, lambda: reject_missing_result(task.target))
+            if task.stdout is not None:  # the log can only have stderr, with `stderr_to_stdout`
+                return read_result(directory.result, lambda: None)
             secrets = self.secrets(directory)
             return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end, secrets))
         except OSError as error:

@@ -10,8 +10,10 @@ import shlex
 import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_sewer.core.command import interpreter_options
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.paths import OWN_FOLDER
 from airflow_provider_sewer.core.secret_detection import is_secret, masked_words, secret_texts
 from airflow_provider_sewer.core.trusted_files import read_own
 from airflow_provider_sewer.slurm.job_directory import LARGEST_SAVED, JobDirectory
@@ -52,6 +54,11 @@ _WITHOUT_LOGIN = '''\
 [[ -n $HOME ]] || { unset -v HOME; HOME=~; }
 export PATH SHELL HOME USER="${USER:-$(command -p id -un)}"
 export LOGNAME="${LOGNAME:-$USER}"'''
+# Options of srun that redirect a stream, or change its bytes.
+_OF_STREAM = {
+    "stdin": re.compile(r"-i|--inp|--pty"),
+    "stdout": re.compile(r"-o|-l|-u|--outp|--lab|--unb|--pty"),
+}
 #: Resources that take effect inside a job script, and so do not concern an array.
 INSIDE = frozenset({"setup", "teardown", "use_srun", "srun_args", "stderr_to_stdout"})
 
@@ -102,10 +109,14 @@ class JobScript(NamedTuple):
         if self.call.kwargs is not None:
             argv = self.call.reading(directory.arguments).argv
             directory.write(directory.arguments, self.call.kwargs)
-        words = _secret_words(argv, Secrets([*secret_texts(secret), *self.secret_env.values(), *self.other_secrets]))
+        streams = {name: path for name, path in (("stdin", self.call.stdin), ("stdout", self.call.stdout)) if path}
+        given = [*interpreter_options(self.call), *argv, *streams.values()]
+        words = _secret_words(given, Secrets([*secret_texts(secret), *self.secret_env.values(), *self.other_secrets]))
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
-        quoted = [f'"${_WORD}{index}"' if index in words else _quoted(word) for index, word in enumerate(argv)]
-        command = " ".join(["sewer_run", python, "-u", *quoted])
+        quoted = [f'"${_WORD}{index}"' if index in words else _quoted(word) for index, word in enumerate(given)]
+        end = len(given) - len(streams)
+        files = [f"{_FRAME}{name}={path}" for name, path in zip(streams, quoted[end:], strict=True)]
+        command = " ".join([*files, "sewer_run", python, *quoted[:end]])
         resources = {name: value for name, value in with_warning_signal(self.resources).items() if name not in INSIDE}
         resources.pop("array_parallelism", None)
         if "teardown" in self.resources:
@@ -120,7 +131,8 @@ class JobScript(NamedTuple):
     def _setup(self, directory: JobDirectory, *, has_secrets: bool) -> list[str]:
         """Return the lines before the command."""
         given = self.resources
-        srun = ["srun", "--unbuffered", *given.get("srun_args", ())] if given.get("use_srun") else []
+        srun = ["srun", *self._srun_options(), *given.get("srun_args", ())] if given.get("use_srun") else []
+        _reject_redirected_srun(self.call, srun)
         settings = {
             "sewer_dir": directory.path,
             "sewer_owned": _owned(directory),
@@ -130,6 +142,7 @@ class JobScript(NamedTuple):
             "sewer_requeue": str(int(self.requeue)),
             "sewer_has_secrets": str(int(has_secrets)),
             "sewer_in_array": str(int(self.in_array)),
+            "sewer_is_staged": str(int(OWN_FOLDER in (self.call.stdout or "").split(os.sep))),
             "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
         frame = _frame(settings, srun) + _activation(self.python, self.active)
@@ -141,6 +154,10 @@ class JobScript(NamedTuple):
         if given.get("stderr_to_stdout"):
             setup.insert(1, "exec 2>&1")
         return setup
+
+    def _srun_options(self) -> tuple[str, ...]:
+        """Return the options of srun; unbuffered, it gives the module a terminal, which is not for a file."""
+        return ("--unbuffered",) if self.call.stdout is None else ()
 
 
 class ArrayScript(NamedTuple):
@@ -208,6 +225,17 @@ def checked_variables(names: Collection[str]) -> None:
                 f"env: {name!r} is not a valid variable name for a job script; use letters, digits and underscores, no "
                 "leading digit, and no name that bash or sewer reserves"
             )
+
+
+def _reject_redirected_srun(call: Call, srun: Sequence[str]) -> None:
+    """Reject options by which srun would redirect or change a stream that is a file.
+
+    :raises InvalidTask: naming the option.
+    """
+    for stream, path in (("stdin", call.stdin), ("stdout", call.stdout)):
+        found = next((word for word in srun if _OF_STREAM[stream].match(word)), None) if path else None
+        if found is not None:
+            raise InvalidTask(f"srun_args must not contain {found!r} in a task with {stream}; remove one")
 
 
 def _secret_words(argv: Sequence[str], secrets: Secrets) -> dict[int, str]:

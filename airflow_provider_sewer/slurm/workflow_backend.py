@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.command import shown
+from airflow_provider_sewer.core.command import shown_call
 from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError, SlurmSubmissionRejected, UnreadableRecord
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
@@ -278,7 +278,7 @@ class SlurmTaskRunner:
 
     def _command_line(self) -> str:
         call = self._task_run.call(None)
-        return shown([self._planned.task.settings.python or "python", *call.argv], self._planned.secrets(call))
+        return shown_call([self._planned.task.settings.python or "python"], call, self._planned.secrets(call))
 
 
 def _after(planned: JobSpec, jobs: Sequence[str]) -> JobSpec:

@@ -68,7 +68,7 @@ _ANY_TYPE = ("anything", lambda _: True)
 TASK_FIELDS = frozenset(
     {"task_id", "task_display_name", "arguments", "module", "parameters_and_flags", "args", "use_underscores", "python",
      "env", "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag", "function", "op_kwargs", "products",
-     "dependencies", "run_when", "compare", "stale_with", "stale_after", "item", "products_of_all"}
+     "dependencies", "stdin", "stdout", "run_when", "compare", "stale_with", "stale_after", "item", "products_of_all"}
 )  # fmt: skip
 
 #: Arguments rejected in ``default_args``, because each task sets them itself.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
-from airflow_provider_sewer.core.command import shown as shown_command
+from airflow_provider_sewer.core.command import shown_call
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.placeholders import (
@@ -178,12 +178,14 @@ def _command_fields(task: Task, xcoms: Mapping[Result, FromXCom], values: DagVal
         "op_kwargs": replace_placeholders(task.kwargs, resolve, keep_ignored=True),
         "products": [product for product in task.products if product not in task.markers],
         "dependencies": [dependency for dependency in task.dependencies if dependency not in task.markers],
+        "stdin": task.stdin,
+        "stdout": task.stdout,
     }
 
 
 def _doc(task: Task, secrets: Mapping[str, str]) -> str:
     secrets = {**secrets, **task.secrets}
-    command = shown_command(["python", *task.written.argv], secrets)
+    command = shown_call(["python"], task.written, secrets)
     tags = f"\n\nTags: {', '.join(task.tags)}" if task.tags else ""
     return Secrets(secrets).mask(f"{task.doc}\n\n```\n{command}\n```{tags}".strip())
 

@@ -36,6 +36,30 @@ def test_dry_run_prints_commands_and_runs_nothing(sppe) -> None:
     assert [path.name for path in sppe.folder.iterdir() if path.name != "__pycache__"] == ["first_module.py", "flow.py"]
 
 
+STREAMS = """
+    from airflow_provider_sewer import Task
+    Task("upper", "upper", stdin="in $x.txt", stdout="out file.txt")
+"""
+
+
+@pytest.mark.parametrize("source", ["dry run", "log"])
+def test_printed_command_redirects_streams(source: str, sppe) -> None:
+    """A user who repeats it gets the same file."""
+    sppe.write("flow.py", STREAMS)
+    sppe.write("upper.py", "import sys\nprint(sys.stdin.read().upper())")
+    (sppe.folder / "in $x.txt").write_text("text")
+    if source == "log":
+        command = next(line for line in sppe.run("run").stderr.splitlines() if "$ " in line).partition("$ ")[2]
+        (sppe.folder / "out file.txt").unlink()
+    else:
+        command = sppe.run("run", "-n").stdout.splitlines()[1].strip()
+
+    subprocess.run(["sh", "-c", command], cwd=sppe.folder, check=True)
+
+    assert command.endswith(" -m upper < 'in $x.txt' > 'out file.txt'")
+    assert (sppe.folder / "out file.txt").read_text() == "TEXT\n"
+
+
 PRODUCT = """
     from airflow_provider_sewer import Product, Task
     Task("write", function="steps:write", kwargs={"path": Product("build/out.txt"), "text": "it's $HOME"},

@@ -9,15 +9,34 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sewer.core.call import CALLER_FILE, function_call, module_call
-from airflow_provider_sewer.core.command import interpreter_command, shown
+from airflow_provider_sewer.core.call import CALLER_FILE, Call, function_call, module_call
+from airflow_provider_sewer.core.command import interpreter_command, shown, shown_call
 
 
 def test_interpreter_command_runs_module_unbuffered():
     """Its output can be followed line by line."""
-    command = interpreter_command("/env/python", module_call("pkg.mod", ["--n", "1"]).argv, {"A": "b"}, "/data")
+    command = interpreter_command("/env/python", module_call("pkg.mod", ["--n", "1"]), {"A": "b"}, "/data")
 
-    assert command == (("/env/python", "-u", "-m", "pkg.mod", "--n", "1"), {"A": "b"}, "/data")
+    assert command == (("/env/python", "-u", "-m", "pkg.mod", "--n", "1"), {"A": "b"}, "/data", None, None)
+
+
+def test_interpreter_command_buffers_stdout_in_file():
+    """Unbuffered, Python would drop data without an error where the disk is full."""
+    call = module_call("pkg.mod", [])._replace(stdout="out.csv")
+
+    command = interpreter_command("/env/python", call, {}, "/data")
+
+    assert command == (("/env/python", "-m", "pkg.mod"), {}, "/data", None, "out.csv")
+
+
+def test_shown_call_redirects_in_shell(tmp_path):
+    """A shell reads and writes the same files, also with signs of a shell in their names."""
+    (tmp_path / "in $x\n'").write_text("a\n")
+    call = Call("m", ("-c", "import sys; print(sys.stdin.read().upper())"), stdin="in $x\n'", stdout="&1 > é\n")
+
+    subprocess.run(["sh", "-c", shown_call([sys.executable], call)], cwd=tmp_path, check=True)
+
+    assert (tmp_path / "&1 > é\n").read_text() == "A\n\n"
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda word: "token" not in word)))

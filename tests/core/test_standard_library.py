@@ -42,7 +42,7 @@ def is_foreign(module):
 
 print(json.dumps({
     "edges": graph.edges,
-    "command": shown(interpreter_command("python", a.call().argv, build_environment({}), None).argv),
+    "command": shown(interpreter_command("python", a.call(), build_environment({}), None).argv),
     "circle": circle.splitlines()[0],
     "foreign": sorted({name.partition(".")[0] for name, module in sys.modules.items() if is_foreign(module)}),
 }))

@@ -217,6 +217,29 @@ def test_products_pass_as_artifacts(manifest, run):
     assert container(data, "b")["inputs"]["artifacts"] == [{"name": "dependency-0", "path": "/work/build/a.txt"}]
 
 
+@pytest.mark.parametrize("target", [VOLUME, ARTIFACTS])
+def test_streams_are_files(target, manifest, run, monkeypatch):
+    """The pod redirects them, also in a loop, and buffers stdout as a run does."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    data = manifest(
+        flow(
+            Task("a", "work", args=["x"], stdout="build/a.json"),
+            *Task("b", "json.tool", stdin="build/a.json", stdout=Product("build/{indent}.json")).map(indent=[1, 2]),
+            Task("c", "json.tool", args=["--compact"], stdin=Dependency("build/2.json")),
+        ),
+        target,
+    )
+    interpreter = run(data)
+    assert json.loads(interpreter.output["c"]) == [None, ["x"]]
+    assert interpreter.output["a"] == ""
+
+
+def test_failed_task_with_stdout_has_no_product(manifest, run, tmp_path):
+    with pytest.raises(PodFailed, match="exit code 3"):
+        run(manifest(flow(Task("a", "work", {"fail": True}, stdout="build/a.json"))))
+    assert list((tmp_path / "pods/volume/build").iterdir()) == []
+
+
 def test_module_arguments_equal_those_of_sppe(manifest, run):
     parameters = {
         "n": 1.5,
@@ -335,7 +358,7 @@ def test_every_field_of_a_task_is_exported_or_rejected():
     """A new field must be considered: it is in this list, or in the exporter."""
     exported = {
         "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
-        "workdir", "depends_on", "products", "dependencies", "tags", "doc", "slurm",
+        "workdir", "depends_on", "products", "dependencies", "stdin", "stdout", "tags", "doc", "slurm",
     }  # fmt: skip
     rejected = {"inherit_env", "run_when", "resources", "operator_kwargs"}
     without_meaning = {"compare", "stale_with", "group", "run_on", "self", "unknown"}

@@ -29,6 +29,12 @@ def test_launch_configuration_uses_debugpy(train):
     }
 
 
+def test_launch_configuration_redirects_stdin_and_shows_stdout():
+    """The terminal of VS Code reads the sign for a redirection as a shell; a debugged task leaves the product alone."""
+    configuration = launch_configuration(Task("a", "m", {"n": 1}, stdin="in file.csv", stdout="out.csv"))
+    assert configuration["args"] == ["--n", "1", "<", "in file.csv"]
+
+
 def test_launch_configuration_has_python_cwd_and_env_of_task(tmp_path):
     """They are the task's own settings, under the names that VS Code has for them."""
     task = Task("a", "m", python=tmp_path / "bin/python", workdir=tmp_path, env={"GPU": 1})

@@ -21,6 +21,13 @@ def exported(*tasks):
     return json.loads(to_json(Workflow("w", tasks)))["tasks"]
 
 
+def test_to_json_names_files_of_streams():
+    """Beside all products and dependencies."""
+    (task,) = exported(Task("a", "m", stdin="in.csv", stdout="out.csv"))
+    assert (task["stdin"], task["stdout"]) == ("in.csv", "out.csv")
+    assert (task["dependencies"], task["products"]) == (["in.csv"], ["out.csv"])
+
+
 def test_to_json_writes_workflow_tasks_and_edges(tmp_path):
     """Name, doc, file, tasks with all that they are run with, and edges."""
     line = SourceLine(__file__, 1)

@@ -45,6 +45,8 @@ stages:
     depends_on: [noise model]
     dependencies: [!external {path: /data/labels.csv, timeout: 60}, build/noisy.npz]
     products: model.bin
+    stdin: !external {path: rows.csv, timeout: 5}
+    stdout: !product {path: log.txt, atomic: false}
     run_when: stale
     compare: content
     stale_with: [code]

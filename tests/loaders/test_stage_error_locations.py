@@ -38,6 +38,18 @@ MARKED = {
     "a path in a list": ("a: {products: [x, ⟦'..']}", "Product must name a file or directory, got '..'"),
     "a single path": ("a: {products: ⟦'..'}", "Product must name a file or directory, got '..'"),
     "a dependency as product": ("a: {products: [x, ⟦!dependency y]}", "products must not contain Dependency('y')"),
+    "a dependency as stdout": ("a: {module: m, stdout: ⟦!dependency y}", "stdout must be a Product, got Dependency"),
+    "a directory as stdin": ("a: {module: m, stdin: ⟦y/}", "stdin must be a file, got the directory 'y/'"),
+    "two files as stdout": ("a: {module: m, stdout: ⟦[x, y]}", "stdout: Product must be a path, got ['x', 'y']"),
+    "stdout as a product": ("a: {module: m, products: [x], stdout: ⟦x}", "stdout must be a file of its own"),
+    "stdout of another stage": (
+        "a: {module: m, products: [x]}\nb: {module: m, stdout: ⟦x}",
+        "two tasks produce 'x'",
+    ),
+    "stdin that a stage writes": (
+        "a: {module: m, products: [x]}\nb: {module: m, stdin: ⟦!external x}",
+        "External('x') is produced by task 'a'",
+    ),
     "no option": ("a: {kwargs: {x: !product {path: y, atomic: ⟦yes}}}", "Product('y'): atomic must be a bool"),
     "no way to fail": (
         "a: {kwargs: {x: !product {path: y, on_failure: ⟦stay}}}",

@@ -62,6 +62,7 @@ def test_load_stages_supports_all_fields_of_task(write, tmp_path):
         train = Task(
             "train", function="jobs:train", depends_on="noise model", workdir=".",
             dependencies=[External("/data/labels.csv", timeout=60), "build/noisy.npz"], products="model.bin",
+            stdin=External("rows.csv", timeout=5), stdout=Product("log.txt", atomic=False),
             run_when="stale", compare="content", stale_with=["code"], run_on="slurm",
             env={"LEVEL": 1, "SHARED": "yes"}, slurm={"partition": "gpu", "mem_gb": 16, "time": "1:30:00"}, **around,
             operator_kwargs={"retries": 2, "execution_timeout": timedelta(hours=1, minutes=30)},

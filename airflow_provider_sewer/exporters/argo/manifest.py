@@ -158,7 +158,7 @@ class _Exporter:
         values, _ = self._values[node.name]
         has_values = bool(values.inputs or values.arguments) or _is_repeated(node)
         has_result = node.name in self._used or bool(self._counts(node))
-        return has_values or has_result or bool(node.tasks[0].products)
+        return has_values or has_result or bool(node.tasks[0].products or node.tasks[0].stdin)
 
     def _template(self, node: Node) -> Container:
         task = node.tasks[0]

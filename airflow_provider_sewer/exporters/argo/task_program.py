@@ -39,7 +39,7 @@ def main(task_file: str) -> int:
         values.row = row_of(task["mapped"], values)
     create_folders(values.filled(task["values"]["products"]))
     with tempfile.TemporaryDirectory() as folder:
-        code = run(command(task, values, folder))
+        code = run(command(task, values, folder), *values.filled([task["values"]["stdin"], task["values"]["stdout"]]))
     if code:
         values.staged.discard()
         return code
@@ -167,8 +167,9 @@ def command(task: dict[str, Any], values: Values, folder: str) -> list[str]:
 
     :param folder: folder for the arguments of a function, which may be longer than a command line.
     """
-    start = [sys.executable, "-u"]
     given = task["values"]
+    # Unbuffered, Python would drop output to a file without an error if the disk is full.
+    start = [sys.executable] if given["stdout"] else [sys.executable, "-u"]
     if task["module"]:
         options = arguments(values.filled(given["parameters"]), values.filled(given["args"]), task["use_underscores"])
         return [*start, "-m", task["module"], *options]
@@ -203,12 +204,18 @@ def as_text(value: Any, name: str) -> str:
     return str(value)
 
 
-def run(argv: list[str]) -> int:
-    """Run a process, pass signals on to it and return its exit code."""
+def run(argv: list[str], stdin: str | None, stdout: str | None) -> int:
+    """Run a process, pass signals on to it and return its exit code.
+
+    :param stdin: the file that it reads; its own stdin if omitted.
+    :param stdout: the file that it writes; its own stdout if omitted.
+    """
     received: list[int] = []
     for number in _SIGNALS:
         signal.signal(number, lambda each, _: received.append(each))
-    process = subprocess.Popen(argv)
+    env = {name: value for name, value in os.environ.items() if not stdout or name != "PYTHONUNBUFFERED"}
+    with open(stdin or os.devnull, "rb") as source, open(stdout or os.devnull, "wb") as target:
+        process = subprocess.Popen(argv, stdin=source if stdin else None, stdout=target if stdout else None, env=env)
     for number in _SIGNALS:
         signal.signal(number, lambda each, _: process.send_signal(each))
     for missed in received:

@@ -70,6 +70,8 @@ class Values:
             "parameters": {key: self.encoded(value) for key, value in parameters.items()},
             "args": [self.encoded(value) for value in task.args],
             "kwargs": {key: self.encoded(value) for key, value in kwargs.items()},
+            "stdin": self.encoded(task.stdin),
+            "stdout": self.encoded(task.stdout),
         }
 
     def encoded(self, value: Any) -> Any:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.loaders.stages.yaml_file import Entry, YamlFile
 
+#: The field of a stream whose path counts among those of another field.
+_STREAM_OF = {"products": "stdout", "dependencies": "stdin"}
+
 
 def place_in_fields(file: YamlFile, sources: Sequence[Mapping[str, Entry]], at: tuple[Any, ...]) -> yaml.Node | None:
     """Return the deepest node on a path through the fields of a stage.
@@ -78,9 +81,10 @@ def _follow(file: YamlFile, entries: Mapping[str, Entry], at: tuple[Any, ...]) -
 def _paths(
     file: YamlFile, fields: Mapping[str, Entry], field: str, tags: Iterable[str]
 ) -> Iterator[tuple[str, yaml.Node]]:
-    for node in items(fields[field].value) if field in fields else ():
-        if isinstance(node, yaml.ScalarNode) and node.tag not in tags:
-            yield node.value, node
+    for name in (field, _STREAM_OF[field]):
+        for node in items(fields[name].value) if name in fields else ():
+            if isinstance(node, yaml.ScalarNode) and node.tag not in tags:
+                yield node.value, node
     for entry in fields.values():
         for node in inner(entry.value):
             if node.tag not in tags:

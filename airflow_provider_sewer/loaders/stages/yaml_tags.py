@@ -33,7 +33,7 @@ _ARGUMENTS = ("parameters_and_flags", "args", "kwargs", *LOOPS)
 
 #: Fields in which each tag is allowed.
 _FIELDS_OF: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(PATHS, (*_ARGUMENTS, "products", "dependencies")),
+    **dict.fromkeys(PATHS, (*_ARGUMENTS, "products", "dependencies", "stdin", "stdout")),
     _IGNORED: _ARGUMENTS,
     RESULT: _ARGUMENTS,
     _TIMEDELTA: ("operator_kwargs",),
