@@ -20,6 +20,7 @@ _MOST_NAMES = 30
 _MOST_GUESSES, _LONGEST_GUESS = 10_000, 200
 #: Matches quoted values of more than 200 characters; such a value can be the content of a whole file.
 _LONG = re.compile(r"""(?<!\w)(?:'((?:[^'\\]|\\.){200})(?:[^'\\]|\\.)+'|"((?:[^"\\]|\\.){200})(?:[^"\\]|\\.)+")""")
+_QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 #: Matches long paths without quotes, which are shortened in the middle; quoted values are cut before.
 _LONG_WORD = re.compile(r"(\S{100})\S{20,}(\S{100})")
 
@@ -268,6 +269,17 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, most: int = _
 
 
 def with_short_values(message: str) -> str:
-    """Shorten values and paths in the first line of a message; further lines are output and shortened elsewhere."""
+    """Shorten values and paths in the first line of a message, and mask secrets in its quoted values.
+
+    Further lines are output, which is shortened and masked elsewhere.
+    """
     first, newline, rest = message.partition("\n")
-    return _LONG_WORD.sub(r"\1…\2", _LONG.sub(r"'\1\2…'", first)) + newline + rest
+    return _LONG_WORD.sub(r"\1…\2", _LONG.sub(r"'\1\2…'", _with_masked_values(first))) + newline + rest
+
+
+def _with_masked_values(line: str) -> str:
+    if "=" not in line and "@" not in line:
+        return line
+    from airflow_provider_sewer.core.secret_detection import masked_text  # it imports this module
+
+    return _QUOTED.sub(lambda found: found[0][0] + masked_text(found[0][1:-1]) + found[0][-1], line)

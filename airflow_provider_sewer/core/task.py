@@ -27,7 +27,7 @@ from airflow_provider_sewer.core.placeholders import (
 )
 from airflow_provider_sewer.core.recording import record_task
 from airflow_provider_sewer.core.resources import checked_resources
-from airflow_provider_sewer.core.secret_detection import exposed
+from airflow_provider_sewer.core.secret_detection import exposed, secret_texts
 from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.slurm_settings import UNSET as UNSET_SLURM
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
@@ -184,6 +184,10 @@ class Task:
     def arguments(self) -> list[str]:
         """Return the command line arguments of the module, with placeholders as written."""
         return [*self.written.argv[2:]]
+
+    def known_secrets(self) -> dict[str, str]:
+        """Return the secrets that the task has under any name, each with the name of a variable that could hold it."""
+        return {**self.secrets, **secret_texts(self.settings.env, self.written.argv, self.slurm.slurm)}
 
     def exposed_secrets(self) -> list[str]:
         """Return descriptions of secrets that others could read, without the secrets."""

@@ -12,7 +12,7 @@ from airflow_provider_sewer.core.call import CALLER_FILE
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.placeholders import Result, as_written
-from airflow_provider_sewer.core.secret_detection import as_variable, masked_env, masked_words, secret_texts
+from airflow_provider_sewer.core.secret_detection import as_variable, masked_env, masked_words
 from airflow_provider_sewer.execution.preflight import reject_templates_in
 from airflow_provider_sewer.exporters.json_text import to_json_text
 from airflow_provider_sewer.exporters.jsonc import Value, fail, parse
@@ -104,7 +104,7 @@ def launch_configuration(task: Task, context: DebugContext = _ANYWHERE) -> dict[
     if settings.workdir is not None or (context.workspace and workdir != context.workspace):
         configuration["cwd"] = _in_workspace(workdir, context)
     if settings.env:
-        configuration["env"] = masked_env(settings.env, as_variable, task.secrets)
+        configuration["env"] = masked_env(settings.env, as_variable, task.known_secrets())
     return configuration
 
 
@@ -118,8 +118,7 @@ def _target(task: Task, context: DebugContext) -> dict[str, Any]:
         target = _in_workspace(CALLER_FILE, context)
     if call.stdin is not None:
         arguments += ["<", os.path.expanduser(call.stdin)]
-    secrets = Secrets({**task.secrets, **secret_texts(task.settings.env)})
-    shown = masked_words(arguments, secrets, as_variable)
+    shown = masked_words(arguments, Secrets(task.known_secrets()), as_variable)
     return {"program" if call.is_function else "module": target, "args": shown}
 
 

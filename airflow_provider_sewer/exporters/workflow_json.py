@@ -41,7 +41,10 @@ def to_json(workflow: Workflow) -> str:
         "name": workflow.name,
         "doc": workflow.doc,
         "file": file,
-        "tasks": [_task(workflow, task, file) for task in workflow.tasks.values()],
+        "tasks": [
+            masked_data(_task(workflow, task, file), as_variable, Secrets(task.known_secrets()))
+            for task in workflow.tasks.values()
+        ],
         "edges": [list(edge) for edge in workflow.edges],
     }
     return to_json_text(masked_data(data, as_variable, Secrets(_secrets(workflow)))) + "\n"

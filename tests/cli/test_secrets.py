@@ -237,3 +237,31 @@ def test_missing_argument_error_masks_secret_default(sppe):
     sppe.write("flow.py", "from airflow_provider_sewer import *\n\n@workflow\ndef send(n, token='open-sesame'): pass\n")
     run = sppe.run("show", "flow.py")
     assert "Signature: (n, token='***')" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Task('a', 'm', args='--token=open-sesame')",
+        "Task('a', 'm', slurm={'comment': ['token=open-sesame']})",
+        "Task('a', 'm', env={'A_TOKEN=open-sesame': 'x'})",
+        "Task('a', 'm', inherit_env='A_TOKEN=open-sesame')",
+        "Task('x://me:open-sesame@host', 5)",
+    ],
+)
+def test_errors_mask_secrets_in_values(sppe, line):
+    """They quote a value that is not valid."""
+    sppe.write("flow.py", f"from airflow_provider_sewer import *\n{line}\n")
+    run = sppe.run("show", "flow.py")
+    assert run.returncode == 2
+    assert "***" in run.stderr
+    assert "sesame" not in run.stderr
+
+
+@pytest.mark.parametrize("command", [["show", "--format", "json"], ["convert", "--to", "vscode", "--print-only"]])
+def test_value_that_is_secret_under_one_name_is_not_shown_under_another(sppe, command):
+    """Also in YAML."""
+    sppe.write("flow.yaml", "a:\n  module: m\n  parameters_and_flags: {token: open-sesame, n: open-sesame}\n")
+    run = sppe.run(*command, "flow.yaml")
+    assert run.stdout.count("${env:TOKEN}") == 2
+    assert "sesame" not in run.stdout + run.stderr

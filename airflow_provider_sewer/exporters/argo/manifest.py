@@ -163,7 +163,7 @@ class _Exporter:
     def _template(self, node: Node) -> Container:
         task = node.tasks[0]
         values, _ = self._values[node.name]
-        variables, secrets = pod_settings.environment(task.settings.env, self._secret)
+        variables, secrets = pod_settings.environment(task, self._secret)
         self._variables.update(dict.fromkeys(secrets))
         limits = pod_settings.limits(task)
         files_of = self._artifacts.get(task.name, pod_files.Artifacts())

@@ -12,6 +12,7 @@ from hera.workflows import Env, Resources, RetryStrategy, SecretEnv
 from hera.workflows import models as argo
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.paths import External
 from airflow_provider_sewer.core.placeholders import as_written, replace_placeholders, without_values
 from airflow_provider_sewer.core.secret_detection import is_secret
@@ -101,12 +102,13 @@ def _without_values(value: Any) -> Any:
     return [_without_values(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def environment(env: Mapping[str, str], secret: str) -> tuple[list[Env | SecretEnv], list[str]]:
+def environment(task: Task, secret: str) -> tuple[list[Env | SecretEnv], list[str]]:
     """Return variables for a container, and the names of those that it takes from a Kubernetes Secret.
 
     :param secret: name of that Secret; its keys are the names of the variables.
     """
-    secrets = [name for name, value in env.items() if is_secret(name, value)]
+    env, known = task.settings.env, Secrets(task.secrets)
+    secrets = [name for name, value in env.items() if is_secret(name, value) or any(known.names_in(value))]
     variables = [
         SecretEnv(name=name, secret_name=secret, secret_key=name) if name in secrets else Env(name=name, value=value)
         for name, value in env.items()
