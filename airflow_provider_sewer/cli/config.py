@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from airflow_provider_sewer.cli.messages import COLOR_MODES, write_message
+from airflow_provider_sewer.cli.colors import COLOR_MODES
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.errors import SewerError, unknown_name
 from airflow_provider_sewer.core.execution_settings import resolve_relative
 from airflow_provider_sewer.core.secret_detection import looks_secret, masked_text

@@ -8,7 +8,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.cli.messages import colored, write_message
+from airflow_provider_sewer.cli.colors import colored
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.run_command import RunOptions, prepare
 from airflow_provider_sewer.core.command import interpreter_options, shown, shown_call
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask

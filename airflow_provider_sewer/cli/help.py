@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from airflow_provider_sewer.cli.colors import COLOR_MODES, set_color
 from airflow_provider_sewer.cli.config import Configuration, configuration, variable
-from airflow_provider_sewer.cli.messages import COLOR_MODES, set_color
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

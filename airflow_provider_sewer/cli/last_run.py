@@ -11,7 +11,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.cli.messages import colored, write_message
+from airflow_provider_sewer.cli.colors import colored
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.run_command import COLORS, STATES
 from airflow_provider_sewer.core.errors import SewerError, unknown_name
 from airflow_provider_sewer.core.trusted_files import open_own

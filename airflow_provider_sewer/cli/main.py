@@ -16,8 +16,9 @@ import click
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
 from airflow_provider_sewer.cli.argo_manifest import argo_options
+from airflow_provider_sewer.cli.colors import set_color
 from airflow_provider_sewer.cli.help import ARGO, OUTPUT, SLURM, Command, completed, is_given, option
-from airflow_provider_sewer.cli.messages import set_color, write_message
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
     EXCLUDE,

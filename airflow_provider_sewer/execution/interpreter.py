@@ -60,9 +60,6 @@ print("\\n" + repr((version, sys.executable, sys.prefix, [name for name in sys.a
 """
 
 
-#: Problem of a package that is to be run as a module, and the fix.
-NO_MAIN = "package {!r} has no __main__.py; add that file, or name a module in the package"
-
 #: Factory of the process of a command.
 Starter = Callable[[Command], Process]
 

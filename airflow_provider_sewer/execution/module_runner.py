@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
-import signal
 from contextlib import ExitStack, suppress
 from textwrap import indent
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.command import Command, interpreter_command, interpreter_options, shown_call
 from airflow_provider_sewer.core.environment import RESULT_FILE, UNBUFFERED, build_environment
 from airflow_provider_sewer.core.errors import (
-    FileSystemRefused,
     InterpreterError,
     ModuleFailed,
     ModuleNotFound,
     ModuleTerminated,
 )
 from airflow_provider_sewer.core.secret_detection import secret_texts
-from airflow_provider_sewer.core.size_limits import DEEPEST_RESULT
-from airflow_provider_sewer.core.trusted_files import InvalidRecord, parse_json, read_own
 from airflow_provider_sewer.execution.activation import activated
-from airflow_provider_sewer.execution.interpreter import NO_MAIN, check_workdir, known_interpreter, missing_modules
+from airflow_provider_sewer.execution.interpreter import check_workdir, known_interpreter, missing_modules
+from airflow_provider_sewer.execution.module_errors import NO_MAIN, exit_description, lacks_main, module_not_found_line
+from airflow_provider_sewer.execution.module_result import read_result, reject_missing_result
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
 from airflow_provider_sewer.execution.output import Masker, Sink, Stream, Tail
 from airflow_provider_sewer.execution.process import GRACE, Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from airflow_provider_sewer.core.call import Call
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.execution.process import Exit
 
 
-_LARGEST_RESULT = 16 * 1024 * 1024
 #: Numbers that distinguish the files of runs in one folder.
 _NUMBERS = itertools.count(1)
 
@@ -235,102 +231,3 @@ def _remove(*files: str) -> None:
     for file in files:
         with suppress(OSError):
             os.unlink(file)
-
-
-def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
-    """Return the result of a module that succeeded: the value in its result file, else its last line of stdout.
-
-    :raises ModuleFailed: when the file cannot be read as JSON, or a text in the result cannot be stored.
-    :raises FileSystemRefused: when the file system does not allow reading it now.
-    """
-    try:
-        value = result_as_json(read_own(result_file, largest=_LARGEST_RESULT, is_private=False).decode("utf-8"))
-    except FileNotFoundError:
-        value = last_line()
-    except (InvalidRecord, ValueError) as error:
-        raise ModuleFailed(
-            f"the module exited with 0, but its result in ${RESULT_FILE} cannot be read: {error}", exit_code=0
-        ) from None
-    except OSError as error:
-        raise FileSystemRefused(f"its result cannot be read: {result_file}: {error.strerror}") from None
-    if problem := next(_invalid_texts(value, ()), None):
-        raise ModuleFailed(f"the module exited with 0, but its result cannot be stored: {problem}", exit_code=0)
-    return value
-
-
-def _invalid_texts(value: Any, keys: tuple[Any, ...]) -> Iterator[str]:
-    """Yield a description of each text in a result that files and databases cannot store.
-
-    :param keys: the keys that lead to the value.
-    """
-    if isinstance(value, str) and (reason := _invalid_part(value)):
-        yield f"{_location(keys)} {reason}"
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
-        if isinstance(key, str) and (reason := _invalid_part(key)):
-            yield f"a key of {_location(keys)} {reason}"
-        yield from _invalid_texts(item, (*keys, key))
-
-
-def _invalid_part(text: str) -> str | None:
-    if "\0" in text:
-        return "contains a NUL character, which PostgreSQL cannot store; remove it"
-    is_unicode = text.isascii() or text == text.encode("utf-8", "ignore").decode()
-    return None if is_unicode else "is not valid Unicode; encode it, such as in base64"
-
-
-def _location(keys: tuple[Any, ...]) -> str:
-    return "result" + "".join(f"[{key!r:.80}]" for key in keys)
-
-
-def reject_missing_result(function: str) -> NoReturn:
-    """Reject exit code 0 without a result file: a function that returns always writes one.
-
-    :raises ModuleFailed: always.
-    """
-    raise ModuleFailed(
-        f"{function} ended its process with exit code 0 and did not return; let it return, or raise", exit_code=0
-    )
-
-
-def result_as_json(text: str) -> Any:
-    """Parse standard JSON, without NaN and Infinity, which databases reject.
-
-    :raises ValueError: when it is not valid JSON.
-    """
-    return parse_json(text, deepest=DEEPEST_RESULT)
-
-
-def exit_description(code: int | None, signal_number: int | None = None) -> str:
-    """Return a clause that describes how a failed module ended.
-
-    :param code: its exit code; a shell reports a signal as 128 plus its number.
-    :param signal_number: the signal that ended it.
-    """
-    if signal_number is not None:
-        return f"was ended by {_signal_name(signal_number)}{_hint(signal_number)}"
-    if code is None:
-        return "ended with an unknown exit code: it was collected elsewhere (is SIGCHLD ignored here?)"
-    number = code - 128
-    shell = f", which means {_signal_name(number)}{_hint(number)}" if number in signal.valid_signals() else ""
-    return f"failed with exit code {code}{shell}"
-
-
-def _signal_name(number: int) -> str:
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-
-
-def _hint(number: int) -> str:
-    return " (out of memory?)" if number == signal.SIGKILL else ""
-
-
-def module_not_found_line(module: str, code: int | None, stderr: list[str]) -> str | None:
-    """Return the error line of ``python -m`` for a missing module. A module may print the same about another."""
-    name = re.escape(module)
-    pattern = rf"^\S.*: (No module named {name}\b.*|Error while finding module specification for '{name}' .*)$"
-    found = re.match(pattern, stderr[-1]) if code == 1 and stderr else None
-    return found.group(1) if found else None
-
-
-def lacks_main(error_line: str) -> bool:
-    """Return whether the missing module is the ``__main__`` of a package that exists."""
-    return "is a package and cannot be directly executed" in error_line

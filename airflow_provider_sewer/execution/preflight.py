@@ -12,12 +12,12 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.placeholders import Result, as_written, replace_placeholders
 from airflow_provider_sewer.core.templates import find_template
 from airflow_provider_sewer.execution.interpreter import (
-    NO_MAIN,
     check_workdir,
     find_interpreter,
     locate_interpreter,
     missing_modules,
 )
+from airflow_provider_sewer.execution.module_errors import NO_MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.core.formats import JOB_EVENT
-from airflow_provider_sewer.execution.module_runner import exit_description, lacks_main, module_not_found_line
+from airflow_provider_sewer.execution.module_errors import exit_description, lacks_main, module_not_found_line
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_script import runs_srun

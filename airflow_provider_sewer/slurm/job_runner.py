@@ -22,7 +22,7 @@ from airflow_provider_sewer.core.errors import (
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secret_detection import masked_text
 from airflow_provider_sewer.execution.job_messages import WarningLine
-from airflow_provider_sewer.execution.module_runner import read_result, reject_missing_result
+from airflow_provider_sewer.execution.module_result import read_result, reject_missing_result
 from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.slurm.arrays.coordinator import ArrayCoordinator
 from airflow_provider_sewer.slurm.arrays.registration import ArrayRegistration, write_element

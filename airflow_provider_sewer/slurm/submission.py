@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two tries, at first and at most; each pause is drawn from half to one and a half of it.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+#: Default of the seconds that a submission waits for a controller that does not answer.
+CONTROLLER_TIMEOUT = 3600.0
 #: Seconds in which a controller that has just restarted may show a job that it accepted before.
 _SHOWS_UP = 3.0
 #: Limit on consecutive failures of a submission for unclassified reasons. That takes some four minutes.

@@ -25,7 +25,7 @@ from airflow_provider_sewer.slurm.job_script import can_set, checked_variables
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.job_usage import finished_usage
 from airflow_provider_sewer.slurm.requested_resources import request_of
-from airflow_provider_sewer.slurm.submission import submitted_message
+from airflow_provider_sewer.slurm.submission import CONTROLLER_TIMEOUT, submitted_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.execution.task_runner import TaskRunner
     from airflow_provider_sewer.slurm.job import Job
-
-#: Default of the seconds that a submission waits for a controller that does not answer.
-_CONTROLLER_TIMEOUT = 3600.0
 
 
 class WorkflowJobs:
@@ -59,7 +56,7 @@ class WorkflowJobs:
         options: Mapping[str, Any] = MappingProxyType({}),
         ahead: bool = False,
         grace: float = GRACE,
-        controller_timeout: float = _CONTROLLER_TIMEOUT,
+        controller_timeout: float = CONTROLLER_TIMEOUT,
     ) -> None:
         self._settings = settings.with_fallback(DEFAULTS)._replace(cluster="slurm")
         self._options = options

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_sewer.core.environment import INHERITED
 from airflow_provider_sewer.core.errors import ModuleFailed
-from airflow_provider_sewer.execution.module_runner import result_as_json
+from airflow_provider_sewer.execution.module_result import result_as_json
 from airflow_provider_sewer.execution.output import Stream
 
 # --- start

@@ -19,9 +19,9 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.placeholders import RuntimeValue
 from airflow_provider_sewer.core.workflow import Workflow
 from airflow_provider_sewer.exporters.argo import task_program
+from airflow_provider_sewer.exporters.argo.argo_names import Names
 from airflow_provider_sewer.exporters.argo.manifest import PROGRAM, Target, to_argo
 from airflow_provider_sewer.exporters.argo.pod_files import Volume
-from airflow_provider_sewer.exporters.argo.pod_settings import Names
 from airflow_provider_sewer.exporters.argo.task_values import to_json_without_names
 from tests.exporters.argo_interpreter import Interpreter, PodFailed, check
 

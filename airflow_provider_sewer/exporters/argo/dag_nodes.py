@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.placeholders import Result
+from airflow_provider_sewer.exporters.argo.argo_names import Names
 from airflow_provider_sewer.exporters.argo.pod_files import mapped_product
-from airflow_provider_sewer.exporters.argo.pod_settings import Names
 from airflow_provider_sewer.exporters.argo.task_values import Reference
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from airflow_provider_sewer.core.call import CALLER
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError
 from airflow_provider_sewer.core.placeholders import as_written
 from airflow_provider_sewer.exporters.argo import pod_files, pod_settings
+from airflow_provider_sewer.exporters.argo.argo_names import valid_name
 from airflow_provider_sewer.exporters.argo.dag_nodes import Node, Nodes
 from airflow_provider_sewer.exporters.argo.task_values import Values, to_json_without_names
 
@@ -103,7 +104,7 @@ class _Exporter:
         self._parameters = parameters
         self._target = target
         self._folder = workflow.source.folder if workflow.source else os.getcwd()
-        self._secret = target.secret or f"{pod_settings.valid_name(workflow.name).lower()}-env"
+        self._secret = target.secret or f"{valid_name(workflow.name).lower()}-env"
         self._variables: dict[str, None] = {}
         self._nodes = Nodes(workflow, has_artifacts=target.volume is None)
         self._artifacts = {} if target.volume else pod_files.artifacts(workflow, self._folder)
@@ -116,7 +117,7 @@ class _Exporter:
     def manifest(self) -> Manifest:
         """Return the workflow with a template for each node, and the DAG."""
         with Workflow(
-            generate_name=f"{pod_settings.valid_name(self._workflow.name).lower()}-",
+            generate_name=f"{valid_name(self._workflow.name).lower()}-",
             namespace=self._target.namespace,
             entrypoint=_DAG,
             arguments=[*map(self._parameter, self._parameters), *self._programs()],

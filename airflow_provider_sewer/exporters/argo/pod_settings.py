@@ -17,6 +17,7 @@ from airflow_provider_sewer.core.paths import External
 from airflow_provider_sewer.core.placeholders import as_written, replace_placeholders, without_values
 from airflow_provider_sewer.core.secret_detection import is_secret
 from airflow_provider_sewer.core.templates import find_template
+from airflow_provider_sewer.exporters.argo.argo_names import valid_name
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
@@ -26,39 +27,9 @@ OPERATOR_KWARGS = (
     "execution_timeout", "max_retry_delay", "retries", "retry_delay", "retry_exponential_backoff",
 )  # fmt: skip
 
-#: Kubernetes' limit for names and the values of labels.
-_LONGEST_NAME = 63
 #: Airflow's ``default_task_retry_delay``, in seconds.
 _RETRY_DELAY = 300
-_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9]+")
 _MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
-
-
-class Names:
-    """Names of Argo for names of tasks, each unique: letters, digits and dashes, at most 63."""
-
-    def __init__(self) -> None:
-        self._taken: dict[str, str] = {}
-        self._of: dict[str, str] = {}
-
-    def of(self, name: str) -> str:
-        """Return the name of Argo for a name of this package."""
-        if name not in self._of:
-            self._of[name] = self._unique(valid_name(name), name)
-        return self._of[name]
-
-    def _unique(self, wanted: str, name: str) -> str:
-        number, found = 1, wanted
-        while self._taken.setdefault(found, name) != name:
-            number += 1
-            suffix = f"-{number}"
-            found = wanted[: _LONGEST_NAME - len(suffix)] + suffix
-        return found
-
-
-def valid_name(name: str) -> str:
-    """Return the letters and digits of a name, with a dash for each gap."""
-    return _NOT_IN_NAME.sub("-", name).strip("-")[:_LONGEST_NAME].rstrip("-") or "task"
 
 
 def reject_unsupported(task: Task) -> None:

@@ -31,7 +31,7 @@ from airflow_provider_sewer.core.source import EXTERNAL_NAME, PACKAGE, SourceLin
 from airflow_provider_sewer.execution.activation import activated
 from airflow_provider_sewer.execution.disk_cache import DiskCache
 from airflow_provider_sewer.execution.interpreter import find_interpreter, locate_interpreter
-from airflow_provider_sewer.execution.module_runner import exit_description
+from airflow_provider_sewer.execution.module_errors import exit_description
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
 from airflow_provider_sewer.execution.output import Stream, Tail
 from airflow_provider_sewer.execution.process import GRACE, Process
