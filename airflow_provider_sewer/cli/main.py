@@ -66,7 +66,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the arguments name."""
-        if args[0] not in self.commands and os.path.isfile(args[0]):
+        if not ctx.resilient_parsing and args[0] not in self.commands and os.path.isfile(args[0]):
             raise click.UsageError(f"the command is missing; to run the file: sppe run {shlex.join(args)}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -229,14 +229,21 @@ def _up_to_date_reason(inputs: StalenessInputs) -> str:
     names = [product.path for product in inputs.products]
     others = [*inputs.dependencies] or ["its parameters"]
     is_other_one = others[1:] == [] and bool(inputs.dependencies)
-    try:
-        changed = datetime.fromtimestamp(os.stat(inputs.products[0].file).st_mtime).astimezone()
-    except OSError:  # a temporary product
+    product = inputs.products[0]
+    if product.record is not None and product.record.is_removed:
         which = f"{_listed(names)} {'was' if len(names) == 1 else 'were'} removed after use"
         return f"{which}, and {_listed(others)} {'is' if is_other_one else 'are'} unchanged"
-    since = changed.strftime("%Y-%m-%d %H:%M:%S")
-    which = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} unchanged since {since}"
+    which = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} unchanged{_since(product.file)}"
     return f"{which}, and so {'is' if is_other_one else 'are'} {_listed(others)}"
+
+
+def _since(file: str) -> str:
+    """Return the time of change of a file, as the end of a clause; empty if no calendar has it."""
+    try:
+        changed = datetime.fromtimestamp(os.stat(file).st_mtime).astimezone()
+    except (OSError, OverflowError, ValueError):
+        return ""
+    return f" since {changed:%Y-%m-%d %H:%M:%S}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -54,3 +54,13 @@ def test_shell_completes_commands_options_files_and_tasks(shell) -> None:
         shell.type(f"{typed}\t".encode())
         shell.expect(lambda text, completed=completed: re.search(f"{re.escape(completed)}$", text, re.MULTILINE))
         shell.type(CLEAR_LINE)
+
+
+def test_completion_after_a_file_without_command_prints_nothing(sppe) -> None:
+    sppe.tasks(first="pass")
+    program = os.path.join(os.path.dirname(sys.executable), "sppe")
+    env = sppe.environment(_SPPE_COMPLETE="bash_complete", COMP_WORDS="sppe flow.py ", COMP_CWORD="2")
+
+    done = subprocess.run([program], cwd=sppe.folder, env=env, capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""

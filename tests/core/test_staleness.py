@@ -161,6 +161,19 @@ def test_up_to_date_reason_names_products_time_and_inputs(products, inputs, reas
     assert decision.reason == reason.replace("TIME", f"{changed:%Y-%m-%d %H:%M:%S}")
 
 
+def test_up_to_date_reason_omits_time_outside_of_calendar(tmp_path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    os.utime(file, (1 << 43, 1 << 43))
+    if file.stat().st_mtime != 1 << 43:
+        pytest.skip("this file system has no such time")
+    state = ProductState("out", str(file), ProductRecord("t", "c", fingerprint_of(str(file)), {}))
+
+    decision = decide(StalenessInputs(RunPolicy("stale"), [state], {}, "c"))
+
+    assert decision.reason == "out is unchanged, and so are its parameters"
+
+
 def test_up_to_date_reason_of_removed_product_has_no_time(tmp_path) -> None:
     state = ProductState("out", str(tmp_path / "gone"), ProductRecord("t", "c", None, {}, is_removed=True))
 
