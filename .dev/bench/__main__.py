@@ -121,7 +121,7 @@ def _circumstances() -> str:
     peers = [f"{name} {version}" for name, folder in _PEERS.items() if (version := _version_in(folder, name))]
     of = [f"Python {platform.python_version()}", f"Airflow {importlib.metadata.version('apache-airflow')}", *peers]
     today = dt.datetime.now(tz=dt.UTC).date()
-    return f"Measured on {today} on {os.cpu_count()} cores, with {', '.join(of)}. Both sides ran in turn:"
+    return f"Measured on {today} on {os.cpu_count()} cores. Versions: {', '.join(of)}. Both sides ran in turn:"
 
 
 def _version_in(environment: str, package: str) -> str | None:
