@@ -16,11 +16,13 @@ from airflow_provider_sewer.core.errors import InvalidTask, SlurmJobFailed
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_script import JobScript
+from tests.slurm.conftest import until
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from tests.slurm.conftest import Followed, Jobs
     from tests.slurm.script_jobs import ScriptJobs
+    from tests.slurm_cluster.cluster import SlurmCluster
 
 #: Besides the lines of each module in these tests, which are on stdout.
 COPY = "shutil = __import__('shutil'); shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
@@ -92,6 +94,34 @@ def wait_until_running(job: Followed) -> None:
     while job.directory.read_start() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_requeued_element_of_array_writes_stdout_again(jobs: Jobs, slurm: SlurmCluster) -> None:
+    """Each element has its own file, which has the output of its last run only."""
+    spec = planned(jobs, "print('end', flush=True); wait_for('go')", stdout="out")
+    array = spec.slurm._replace(array=True, array_wait=60.0, requeue=True)
+    runs = []
+    for index in range(2):
+        task = Task(spec.task.name, spec.task.module, stdout=f"out-{index}").with_settings(spec.task.settings)
+        instance = spec.instance._replace(map_index=index)
+        runs.append(jobs.follow(spec._replace(instance=instance, task=task, slurm=array, expected=2)))
+    staged = [lambda run=run: list(jobs.folder.glob(f".sewer/*/new/{out_of(run)}")) for run in runs]
+    for each in staged:
+        until(lambda each=each: each() and each()[0].read_text().endswith("end\n"), lambda: "the first run")
+
+    former = staged[0]()[0].stat().st_ino
+    slurm.requeue(runs[0].id)
+    until(lambda: staged[0]() and staged[0]()[0].stat().st_ino != former, lambda: "the second run")
+    for run in runs:
+        run.create_file("go")
+        run._thread.join(120)
+
+    assert [run.error for run in runs] == [None, None]
+    assert [(jobs.folder / out_of(run)).read_text().count("end\n") for run in runs] == [1, 1]
+
+
+def out_of(run: Followed) -> str:
+    return run.run.spec.task.products[0].path
 
 
 def test_stdin_that_is_removed_before_the_start_fails_the_job(local_jobs: ScriptJobs) -> None:
