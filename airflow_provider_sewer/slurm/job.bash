@@ -506,26 +506,21 @@ sewer_watch() {
 # created again. The variables would redirect what srun passes on; or have Python write unbuffered, which drops data
 # without an error if the disk is full.
 sewer_open_streams() {
-    sewer_in=/proc/$$/fd/0 sewer_out=/proc/$$/fd/1
     builtin shopt -u varredir_close 2>/dev/null || : # unknown to bash before 5.2
     if [[ -n ${sewer_stdin-} ]]; then
         unset -v SLURM_STDINMODE
         [[ ! -e $sewer_stdin || -f $sewer_stdin ]] && builtin command exec {sewer_in}<"$sewer_stdin" ||
             sewer_cannot_open stdin "$sewer_stdin"
-    elif [[ -e $sewer_in ]]; then
-        builtin command exec {sewer_in}<&0
     else
-        builtin command exec {sewer_in}</dev/null
+        { builtin command exec {sewer_in}<&0; } 2>/dev/null || builtin command exec {sewer_in}</dev/null
     fi
     if [[ -n ${sewer_stdout-} ]]; then
         unset -v SLURM_STDOUTMODE SLURM_LABELIO SLURM_UNBUFFEREDIO PYTHONUNBUFFERED
         ((!sewer_is_staged)) || sewer_remove "$sewer_stdout"
         [[ ! -e $sewer_stdout || -f $sewer_stdout ]] && builtin command exec {sewer_out}>|"$sewer_stdout" ||
             sewer_cannot_open stdout "$sewer_stdout"
-    elif [[ -e $sewer_out ]]; then
-        builtin command exec {sewer_out}>&1
     else
-        builtin command exec {sewer_out}>/dev/null
+        { builtin command exec {sewer_out}>&1; } 2>/dev/null || builtin command exec {sewer_out}>/dev/null
     fi
 }
 

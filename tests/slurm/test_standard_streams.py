@@ -174,6 +174,16 @@ def test_setup_cannot_change_the_files(local_jobs: ScriptJobs) -> None:
     assert (local_jobs.folder / "out").read_text() == "text buffered"
 
 
+def test_streams_that_setup_has_closed_are_empty(local_jobs: ScriptJobs) -> None:
+    """A module without files runs nevertheless."""
+    source = "import os, sys; print(1); print(repr(sys.stdin.read()), file=sys.stderr)"
+
+    job = local_jobs.start(source, resources={"setup": ["exec 0<&- 1>&-"]})
+
+    assert job.record().is_success, job.stderr
+    assert (job.stdout, job.stderr) == ("", "''\n")
+
+
 def test_module_inherits_no_other_descriptor(local_jobs: ScriptJobs) -> None:
     """Neither of the files twice, nor those of the job script."""
     (local_jobs.folder / "in").touch()
