@@ -204,7 +204,7 @@ class ModuleRunner:
         required = f"{module}:" if self._call.is_function else module
         if error_line and missing_modules(command.argv[0], [required], command.env, command.workdir):
             if lacks_main(error_line):
-                raise ModuleNotFound(f"{command.argv[0]}: {NO_MAIN.format(module)}")
+                raise ModuleNotFound(NO_MAIN.format(module))
             raise ModuleNotFound(
                 f"{command.argv[0]} has no module to run as {self._target!r} ({error_line}); "
                 "install it there, correct the name, or name another interpreter"

@@ -124,7 +124,7 @@ def _module_problem(task: Task, location: _RunLocation, start: Starter | None) -
     module = _module(task)
     env = build_environment(task.settings.env, task.settings.inherit_env or False)
     if task.function is None and not _missing(location, {f"{module}:"}, env, start):
-        return f"{location.python}: {NO_MAIN.format(module)}"
+        return NO_MAIN.format(module)
     problem = f"{location.python} has no module {module!r}{' to run' if task.function is None else ''}"
     fix = _in_workdir(task, module) or "install it there, correct the name, or name another interpreter"
     return f"{problem}; {fix}"

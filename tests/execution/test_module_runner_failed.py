@@ -133,7 +133,7 @@ def test_package_without_main_raises_module_not_found(any_python: Path, modules)
     error = modules.run_there("package", modules.settings(python=any_python)).error
 
     assert isinstance(error, ModuleNotFound)
-    assert str(error).endswith("package 'package' has no __main__.py; add that file, or name a module in the package")
+    assert str(error) == "package 'package' has no __main__.py; add that file, or name a module in the package"
 
 
 FAILING = {
