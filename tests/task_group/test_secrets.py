@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
 
 import pytest
 from airflow.sdk import DAG, task
 
-from airflow_provider_sewer.core.errors import SecretWarning
+from airflow_provider_sewer.core.errors import SecretWarning, WorkflowFileError
 from airflow_provider_sewer.task_group import sewer_task_group
 
 SOURCE = """
 import os
+import traceback
 a = Task("a", function="steps:show", env={"MY_PASS": os.environ["OF_THE_WORKER"]})
 b = Task("b", function="steps:show", env={"DB": f"x://me:{os.environ['OF_THE_WORKER']}@host"})
 c = Task("c", function="steps:show", env={"MY_PASS": os.environ["OF_THE_WORKER"]}).map(n=[1, 2])
 """
 STEPS = """
 import os
+import traceback
 
 def show(n=0):
     print("seen", os.environ.get("MY_PASS"), {"db": os.environ.get("DB")}, os.environ.get("A_TOKEN"))
@@ -191,3 +194,11 @@ def test_secret_arguments_of_run_time_are_masked_under_other_names(
     lines = [line for line in shown_text().splitlines() if "seen" in line or "Running" in line]
     assert len(lines) >= 4
     assert "sesame" not in "".join(lines)
+
+
+def test_sewer_task_group_errors_mask_secret_arguments(expand):
+    """Airflow shows them as import errors, with their causes."""
+    source = "@workflow\ndef flow(token):\n    raise ValueError('bad ' + token)\n"
+    with pytest.raises(WorkflowFileError, match=r"ValueError: bad \*\*\*") as raised:
+        expand(source, arguments={"token": "given-sesame"})
+    assert "bad given-sesame" not in "".join(traceback.format_exception(raised.value))
