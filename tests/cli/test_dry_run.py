@@ -126,9 +126,11 @@ FRESH = """
     folder = Task("folder", function="steps:write_into", kwargs={"folder": Product("made/folder/"), "n": 3})
     other = Task("other", function="steps:write", workdir="sub", kwargs={"path": Product("../up/b.txt"), "text": ""})
 
+    printed = Task("printed", module="this", stdout=Product("printed by/this.txt"))
+
     @workflow
     def flow():
-        (raw >> deep >> folder >> other).run()
+        (raw >> deep >> folder >> other >> printed).run()
 """
 STEPS = """
     import os
@@ -159,5 +161,5 @@ def test_every_printed_command_runs_in_a_fresh_copy(sppe) -> None:
 
     for command in printed[1::2]:
         subprocess.run(["/bin/sh", "-c", command], cwd="/", check=True, env=env)
-    for product in ("build/it's raw/raw.txt", "-x/deep.txt", "made/folder/n", "up/b.txt"):
+    for product in ("build/it's raw/raw.txt", "-x/deep.txt", "made/folder/n", "up/b.txt", "printed by/this.txt"):
         assert (sppe.folder / product).exists()
