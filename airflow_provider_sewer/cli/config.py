@@ -162,6 +162,10 @@ def _color(value: Any, _: str) -> str | None:
     return value if value in COLOR_MODES else None
 
 
+def _retries(value: Any, _: str) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
 def _count(value: Any, _: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
@@ -205,6 +209,7 @@ SETTINGS = {
     "run_dir": Setting("a path", _path, "~/.sewer/runs"),
     "log_dir": Setting("a path", _path, "one below .sewer/logs"),
     "concurrent_tasks": Setting("a whole number above 0", _count, "number of processors; on Slurm all jobs"),
+    "retries": Setting("a whole number", _retries, "0"),
     "limits": Setting(_TABLE, _amounts, "none"),
     "color": Setting(" or ".join(map(repr, COLOR_MODES)), _color, "auto"),
     "argo_image": Setting("a container image", _text, "none"),

@@ -77,7 +77,8 @@ def status(request: Request) -> str:
     lines = [f"{last.workflow}: {_summary(last)}", ""]
     for name, outcome in last.outcomes.items():
         state = _present_state(last, outcome.state)
-        text = f"  {name:<{width}}  {state:<15}  {duration_text(outcome.seconds):>9}".rstrip()
+        tries = f"  try {outcome.tries}" if outcome.tries > 1 else ""
+        text = f"  {name:<{width}}  {state:<15}  {duration_text(outcome.seconds):>9}{tries}".rstrip()
         lines.append(colored(_shown(text), _COLORS.get(state), sys.stdout))
     for name, outcome in last.outcomes.items():
         if outcome.state == TaskState.FAILED.value:

@@ -174,6 +174,15 @@ _LOG_DIR = option(
     type=click.IntRange(min=1),
     help="Maximum number of concurrent tasks. [default: number of processors; all jobs]",
 )
+@option(
+    "--retries",
+    setting="retries",
+    default=0,
+    metavar="N",
+    type=click.IntRange(min=0),
+    show_default=True,
+    help="Run a failed task again, at most N times. A Slurm job then requests the resources of its retry_with.",
+)
 @_ON
 @_SLURM
 @_RUN_DIR
@@ -197,6 +206,7 @@ def run(
     request: RunRequest,
     limits: dict[str, int],
     at_once: int | None,
+    retries: int,
     on: str,
     slurm: tuple[str, ...],
     run_dir: str | None,
@@ -216,8 +226,9 @@ def run(
         jobs=at_once,
         limits=limits,
         log_dir=log_dir,
-        slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead),
+        slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead, retries=retries),
         verbosity=verbose - quiet,
+        retries=retries,
     )
     settings = options.settings_here(request.settings)
     if dry_run:
@@ -525,7 +536,9 @@ def pools(
         make_pools(commands)
 
 
-def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_enabled: bool, is_ahead: bool) -> WorkflowJobs | None:
+def _slurm(
+    pairs: tuple[str, ...], run_dir: str | None, *, is_enabled: bool, is_ahead: bool, retries: int = 0
+) -> WorkflowJobs | None:
     if not is_enabled:
         for name in ("slurm", "run_dir", "ahead"):
             if is_given(name):
@@ -537,7 +550,8 @@ def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_enabled: bool, is_
     variables = SbatchVariables.read(os.environ)
     for note in variables.notes:
         write_message(f"sppe: {note}")
-    return WorkflowJobs(slurm_settings(pairs, run_dir), options=variables.options, ahead=is_ahead)
+    settings = slurm_settings(pairs, run_dir)
+    return WorkflowJobs(settings, options=variables.options, ahead=is_ahead, retries=retries)
 
 
 def _flush_streams() -> None:

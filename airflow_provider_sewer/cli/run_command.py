@@ -63,6 +63,7 @@ class RunOptions(NamedTuple):
     :param limits: available amount of each resource.
     :param log_dir: folder for the log files; default: a new one below ``.sewer/logs``.
     :param slurm: backend for Slurm jobs; default: all tasks run on this machine.
+    :param retries: how often a failed task is run again.
     :param verbosity: -1 to print only warnings and failures, 1 to print all lines instead of a live table.
     """
 
@@ -74,6 +75,7 @@ class RunOptions(NamedTuple):
     log_dir: str | None
     slurm: WorkflowJobs | None = None
     verbosity: int = 0
+    retries: int = 0
 
     def settings_here(self, settings: ExecutionSettings) -> ExecutionSettings:
         """Return the settings of the command line; with Slurm, a bare name given to ``-i`` is located on this machine.
@@ -130,6 +132,7 @@ def prepare(workflow: Workflow, settings: ExecutionSettings, options: RunOptions
         forced=forced,
         observers=observers,
         slurm=options.slurm,
+        retries=options.retries,
     )
     for warning in engine.check():
         write_message(f"sppe: {warning}; continuing, because an earlier task may create it")
@@ -318,9 +321,9 @@ def _summarize(outcomes: dict[str, Outcome], logs: LogFiles, seconds: float, *, 
         width = max(map(len, outcomes))
         for name, outcome in outcomes.items():
             duration = duration_text(outcome.seconds)
-            write_message(
-                f"  {name:<{width}}  {outcome.state.value:<15}  {duration:>9}".rstrip(), COLORS[outcome.state]
-            )
+            tries = f"  try {outcome.tries}" if outcome.tries > 1 else ""
+            text = f"  {name:<{width}}  {outcome.state.value:<15}  {duration:>9}{tries}"
+            write_message(text.rstrip(), COLORS[outcome.state])
     for name, outcome in outcomes.items():
         if outcome.state is TaskState.FAILED:
             write_message(f"\n{name}: {outcome.reason}\nLog file: {logs.paths[name]}")

@@ -213,6 +213,9 @@ class SlurmJobLost(SlurmError):
     """The job is unknown to Slurm, and there is no exit record."""
 
 
+#: Errors that a retry cannot resolve.
+FINAL_ERRORS = (InvalidTask, SlurmRequestLimit, SlurmSubmissionRejected, SlurmUnsatisfiable, UntrustedPath)
+
 #: Names of the errors in records, trigger events and JSON of other interpreters; independent of the class names.
 KEYS: Mapping[str, type[SewerError]] = {
     "error": SewerError,

@@ -196,6 +196,11 @@ class Request(NamedTuple):
         return Request(self.own, asked, before.own_tries), changes
 
 
+def has_extra_tries(rules: Optional[Mapping[str, Any]]) -> bool:
+    """Return whether an error has tries of its own, so that a job can be followed by another one."""
+    return any(tries_of(rules, _ERRORS[name]) for name in _EXTERNAL)
+
+
 def next_request(
     request: Mapping[str, Any], rules: Optional[Mapping[str, Any]], failure: Failure
 ) -> tuple[dict[str, Any], list[str]]:
@@ -214,7 +219,7 @@ def next_request(
         most = None if isinstance(change, str) or name not in AMOUNTS or value is None else _most(rules, name)
         if most is not None and (amount_of(name, value) or 0) > most:
             limit = with_amount(name, asked[name], most)
-            if (amount_of(name, asked[name]) or 0) >= most:
+            if (amount_of(name, asked[name]) or 0) >= (amount_of(name, limit) or 0):
                 exceeded.append(f"{name} would exceed max {limit} (asked: {asked[name]}, next: {value})")
                 continue
             value = limit

@@ -94,6 +94,8 @@ class Task:
     :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is on this machine; with
         ``sppe run --on slurm``, all tasks except those with ``"local"`` run as jobs.
     :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm_parameters.RESOURCES`).
+    :param retry_with: changes of the request of a retry of that job, by the error of the attempt before (see
+        :mod:`airflow_provider_sewer.core.retry_requests`).
     :raises InvalidTask: when a field is not valid, naming it.
     """
 
@@ -126,6 +128,7 @@ class Task:
         operator_kwargs: Mapping[str, Any] | None = None,
         run_on: str | None = None,
         slurm: Mapping[str, Any] | None = None,
+        retry_with: Mapping[str, Any] | None = None,
         **unknown: Any,
     ) -> None:
         self.source = calling_line()
@@ -165,7 +168,8 @@ class Task:
             self.doc = checked_string("doc", doc)
             self.operator_kwargs = dict(checked_mapping("operator_kwargs", operator_kwargs))
             self.run_on = checked_run_on(run_on)
-            self.slurm = UNSET_SLURM if slurm is None else SlurmSettings.checked(slurm=slurm)
+            is_unset = slurm is None and retry_with is None
+            self.slurm = UNSET_SLURM if is_unset else SlurmSettings.checked(slurm=slurm, retry_with=retry_with)
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
             raise InvalidTask(label + str(error), self.source, at=error.at) from None

@@ -21,7 +21,7 @@ _Marker = TypeVar("_Marker", bound=PathMarker)
 FIELDS = (
     "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
     "inherit_env", "workdir", "depends_on", "products", "dependencies", "stdin", "stdout", "run_when", "compare",
-    "stale_with", "resources", "tags", "group", "doc", "operator_kwargs", "run_on", "slurm",
+    "stale_with", "resources", "tags", "group", "doc", "operator_kwargs", "run_on", "slurm", "retry_with",
 )  # fmt: skip
 
 #: Where Airflow can run a task: on the worker, or as a Slurm job.

@@ -6,7 +6,7 @@ the execution of tasks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.execution.task_runner import TaskRunner
     from airflow_provider_sewer.execution.task_usage import TaskUsage
+
+
+class Try(NamedTuple):
+    """Try of a task in a run.
+
+    :param number: 1 for the first one.
+    :param is_last: whether no other one follows a failure.
+    """
+
+    number: int = 1
+    is_last: bool = True
 
 
 class TaskRun(Protocol):
@@ -56,7 +67,9 @@ class ClusterJobs(Protocol):
     def not_ahead_reason(self, task: Task, before: Iterable[Task]) -> str | None:
         """Return the reason for which a task cannot be submitted before the end of others, if there is one."""
 
-    def runner_of(self, task: Task, run: TaskRunner, turn: AheadSlot, notify: Callable[[str], None]) -> TaskRun:
+    def runner_of(
+        self, task: Task, run: TaskRunner, turn: AheadSlot, notify: Callable[[str], None], try_: Try
+    ) -> TaskRun:
         """Return an attempt at a task as a job."""
 
     def cancel_latest(self, task: Task, notify: Callable[[str], None]) -> None:

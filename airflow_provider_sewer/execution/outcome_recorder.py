@@ -43,4 +43,4 @@ class RecordedOutcomes:
     def on_end(self, task: Task, outcome: Outcome) -> None:
         """Record how the task ended."""
         with suppress(StateError):
-            self._state.record_outcome(task.name, outcome.state.value, outcome.seconds, outcome.reason)
+            self._state.record_outcome(task.name, outcome)

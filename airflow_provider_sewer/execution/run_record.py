@@ -62,7 +62,8 @@ class TaskRecord(NamedTuple):
     :param ended: when it ended.
     :param seconds: its duration as the run measured it, with the time in the queue.
     :param reason: why it did not succeed, or did not run.
-    :param usage: its usage.
+    :param usage: its usage in the last try.
+    :param tries: how often it was tried.
     """
 
     name: str
@@ -76,6 +77,7 @@ class TaskRecord(NamedTuple):
     seconds: float = 0.0
     reason: str = ""
     usage: TaskUsage = NO_USAGE
+    tries: int = 1
 
 
 class RunRecord(NamedTuple):
@@ -169,6 +171,7 @@ class RunRecorder:
             "ended",
             state=_STATE_KEYS[outcome.state],
             seconds=outcome.seconds,
+            tries=outcome.tries,
             reason=outcome.reason,
             used=dict(used),
             requested=dict(requested),
@@ -261,6 +264,7 @@ def _after(task: TaskRecord, event: Mapping[str, Any]) -> TaskRecord:
             seconds=float(event["seconds"]),
             reason=str(event["reason"]),
             usage=usage,
+            tries=int(event.get("tries", 1)),
         )
     return task  # an event of a later version
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from airflow_provider_sewer.execution.task_states import Outcome
+
 _SUCCEEDED, _RUNNING = "succeeded", "running"
 _BEGIN = b'{"sewer_state": '
 #: Maximum bytes of a state file; it holds the results of tasks.
@@ -62,12 +64,14 @@ class TaskOutcome(NamedTuple):
     :param seconds: its duration.
     :param reason: why it did not succeed, or did not run.
     :param at: the time of the record.
+    :param tries: how often it was tried.
     """
 
     state: str
     seconds: float = 0.0
     reason: str = ""
     at: str = ""
+    tries: int = 1
 
 
 class LastRun(NamedTuple):
@@ -196,9 +200,11 @@ class StateFile:
         """Record for a reader of the last run that a task runs."""
         self._write({"outcome_of": task, "as": _RUNNING, "at": _now()})
 
-    def record_outcome(self, task: str, state: str, seconds: float, reason: str) -> None:
+    def record_outcome(self, task: str, outcome: Outcome) -> None:
         """Record for a reader of the last run how a task ended; another run does not use it."""
-        self._write({"outcome_of": task, "as": state, "seconds": round(seconds, 3), "reason": reason, "at": _now()})
+        seconds = round(outcome.seconds, 3)
+        fields = {"as": outcome.state.value, "seconds": seconds, "reason": outcome.reason, "tries": outcome.tries}
+        self._write({"outcome_of": task, **fields, "at": _now()})
 
     def _write(self, *lines: dict[str, Any]) -> None:
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
@@ -277,7 +283,7 @@ def read_last_run(path: str) -> LastRun:
     outcomes = {str(each): TaskOutcome("waiting") for each in header["tasks"]}
     for line in lines[first:]:
         if "outcome_of" in line:
-            values = line["as"], float(line.get("seconds", 0)), line.get("reason", ""), line["at"]
+            values = line["as"], float(line.get("seconds", 0)), line.get("reason", ""), line["at"], line.get("tries", 1)
             outcomes[str(line["outcome_of"])] = TaskOutcome(*values)
     return LastRun(
         workflow=str(header["workflow"]),

@@ -34,6 +34,7 @@ class Outcome(NamedTuple):
     :param result: its result (see :class:`~airflow_provider_sewer.execution.module_runner.ModuleResult`).
     :param reason: why it did not succeed, or did not run.
     :param usage: its usage, if it ran.
+    :param tries: how often it was tried.
     """
 
     state: TaskState
@@ -41,10 +42,12 @@ class Outcome(NamedTuple):
     result: Any = None
     reason: str = ""
     usage: TaskUsage = NO_USAGE
+    tries: int = 1
 
     def text(self, duration: str) -> str:
         """Return it for a reader, such as ``succeeded after 12.3 s``.
 
         :param duration: its duration; empty if it did not run.
         """
-        return f"{self.state.value} after {duration}" if duration else self.state.value
+        text = f"{self.state.value} after {duration}" if duration else self.state.value
+        return f"{text} (try {self.tries})" if self.tries > 1 else text

@@ -13,12 +13,13 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError
+from airflow_provider_sewer.core.errors import FINAL_ERRORS, ModuleTerminated, SewerError, UnreadableRecord
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.staleness import Decision
+from airflow_provider_sewer.execution.cluster_jobs import Try
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.gpu_devices import RESOURCE, GpuDevices
 from airflow_provider_sewer.execution.job_messages import WarningLine
@@ -72,6 +73,7 @@ class WorkflowRunner:
     :param observers: receivers of the run's events.
     :param grace: seconds between SIGTERM and SIGKILL when tasks are stopped.
     :param slurm: runs tasks as Slurm jobs; if omitted, all run on this machine.
+    :param retries: how often a failed task is run again.
     """
 
     def __init__(
@@ -85,10 +87,12 @@ class WorkflowRunner:
         observers: Sequence[Observer] = (),
         grace: float = GRACE,
         slurm: ClusterJobs | None = None,
+        retries: int = 0,
     ) -> None:
         self._workflow = resolve_settings(workflow, settings)
         self._tasks = self._workflow.tasks
         self._slurm = slurm
+        self._retries = retries
         self._limits = dict(limits or {})
         #: Used by the thread that holds the lock.
         variables = dict(os.environ)
@@ -271,7 +275,7 @@ class WorkflowRunner:
 
     def _ran(self, name: str, task: Task) -> Outcome:
         began = time.monotonic()
-        usage = NO_USAGE
+        usage, tries = NO_USAGE, 1
         try:
             run = self._running[name] = self._new_run(name, task)
             if self._stopped:
@@ -285,28 +289,47 @@ class WorkflowRunner:
             else:
                 if not self._has_gpus(name, task):
                     return _STOPPED_BEFORE
-                try:
-                    result = run.run(
-                        lambda stream, pieces: self._notify_output(task, stream, pieces),
-                        on_start=lambda line, workdir: self._notify_start(task, line, workdir),
-                    )
-                finally:
-                    usage = run.usage
-                outcome = Outcome(TaskState.SUCCEEDED, time.monotonic() - began, result, usage=usage)
+                while True:
+                    try:
+                        result = self._tried(task, run)
+                        break
+                    except SewerError as error:
+                        if tries > self._retries or self._is_final(error):
+                            raise
+                        tries += 1
+                        self._notify(task, WarningLine(f"Try {tries} of {self._retries + 1} follows: {_line(error)}"))
+                    finally:
+                        usage = run.usage
+                    run = self._running[name] = self._new_run(name, task, tries)
+                outcome = Outcome(TaskState.SUCCEEDED, time.monotonic() - began, result, usage=usage, tries=tries)
             self._record(name, outcome, run)
         except ModuleTerminated as error:
             if name in self._aborted:
                 return Outcome(TaskState.UPSTREAM_FAILED, reason=self._aborted[name])
             return Outcome(TaskState.STOPPED, time.monotonic() - began, reason=str(error), usage=usage)
         except BaseException as error:  # run() waits for an outcome
-            return Outcome(TaskState.FAILED, time.monotonic() - began, reason=self._reason(error), usage=usage)
+            seconds, reason = time.monotonic() - began, self._reason(error)
+            return Outcome(TaskState.FAILED, seconds, reason=reason, usage=usage, tries=tries)
         else:
             return outcome
         finally:
             self._running.pop(name, None)
             self._schedule.ahead_slots[name].record_end()
 
-    def _new_run(self, name: str, task: Task) -> TaskRun:
+    def _tried(self, task: Task, run: TaskRun) -> Any:
+        """Run a task once and return its result."""
+        if self._stopped:  # after the try before
+            run.stop(at_once=self._stopped_at_once)
+        return run.run(
+            lambda stream, pieces: self._notify_output(task, stream, pieces),
+            on_start=lambda line, workdir: self._notify_start(task, line, workdir),
+        )
+
+    def _is_final(self, error: SewerError) -> bool:
+        """Return whether a failed task is not tried again, although there are retries left."""
+        return self._stopped or isinstance(error, (*FINAL_ERRORS, ModuleTerminated, UnreadableRecord))
+
+    def _new_run(self, name: str, task: Task, tries: int = 1) -> TaskRun:
         run = TaskRunner(
             task,
             results_for(self._workflow, task, [self._schedule.outcomes, self._state.done if self._state else {}]),
@@ -316,7 +339,8 @@ class WorkflowRunner:
         )
         if self._slurm is None or not self._schedule.is_job(name):
             return run
-        return self._slurm.runner_of(task, run, self._schedule.ahead_slots[name], lambda line: self._notify(task, line))
+        slot, try_ = self._schedule.ahead_slots[name], Try(tries, is_last=tries > self._retries)
+        return self._slurm.runner_of(task, run, slot, lambda line: self._notify(task, line), try_)
 
     def _has_gpus(self, name: str, task: Task) -> bool:
         """Wait until the task has its GPUs; return whether it has, as the run may be stopped before."""
@@ -416,6 +440,11 @@ class WorkflowRunner:
 
 def _masked(task: Task, text: str) -> str:
     return Secrets([*task.secrets, *secret_texts(task.settings.env)]).mask(text)
+
+
+def _line(error: SewerError) -> str:
+    """Return the first line of an error's message."""
+    return str(error).partition("\n")[0]
 
 
 class WorkerThreads:

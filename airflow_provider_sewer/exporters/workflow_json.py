@@ -86,6 +86,8 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
         data["run_on"] = task.run_on
     if task.slurm.slurm:
         data["slurm"] = _PlainData(Secrets(secret_texts(settings.env))).data(task.slurm.slurm)
+    if task.slurm.retry_with:
+        data["retry_with"] = dict(task.slurm.retry_with)
     if task.operator_kwargs:
         data["operator_kwargs"] = _PlainData(Secrets(secret_texts(settings.env))).data(task.operator_kwargs)
     if task.source.file != file:

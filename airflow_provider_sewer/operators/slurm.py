@@ -14,15 +14,11 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, Tas
 
 from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import (
-    InvalidTask,
+    FINAL_ERRORS,
     SlurmError,
     SlurmJobFailed,
     SlurmJobReleased,
-    SlurmRequestLimit,
-    SlurmSubmissionRejected,
-    SlurmUnsatisfiable,
     UnreadableRecord,
-    UntrustedPath,
 )
 from airflow_provider_sewer.core.formats import STORED_JOB
 from airflow_provider_sewer.core.retry_requests import merged_rules, reject_missing_amounts, without_missing_amounts
@@ -40,6 +36,7 @@ from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, w
 from airflow_provider_sewer.operators.secret_fields import reveal_secrets
 from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.upstream_runs import push_run_info
+from airflow_provider_sewer.operators.xcom_references import is_reference
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.cancellation import TIMEOUT_BEFORE_KILL, cancel_job
 from airflow_provider_sewer.slurm.job import Job, PendingJob
@@ -66,14 +63,7 @@ NOT_GIVEN: Any = object()
 #: Longest deferral of a task without `execution_timeout`.
 _LONGEST_DEFERRAL = timedelta(days=90)
 #: Errors that a retry cannot resolve.
-_NOT_RETRYABLE = (
-    InvalidTask,
-    SlurmRequestLimit,
-    SlurmSubmissionRejected,
-    SlurmUnsatisfiable,
-    UntrustedPath,
-    AirflowFailException,
-)
+_NOT_RETRYABLE = (*FINAL_ERRORS, AirflowFailException)
 #: Key in Airflow's task state store under which a task records its job for later tries.
 _JOB_KEY = "slurm_job"
 #: Seconds for querying Airflow before the job is cancelled.
@@ -351,8 +341,8 @@ class SlurmModuleOperator(PythonModuleOperator):
         super()._check(fields, literal)
         given = {field: getattr(self, field) for field in SlurmSettings._fields}
         slurm = SlurmSettings.checked(**{**given, "slurm": literal["slurm"], "run_dir": fields["run_dir"]})
-        if self.sewer_conn_id is None and isinstance(self.slurm, Mapping):  # else the connection may request more
-            reject_missing_amounts(slurm.retry_with, {**dict.fromkeys(self.slurm, RUNTIME_VALUE), **slurm.slurm})
+        if self.sewer_conn_id is None and not is_reference(self.slurm):  # else the connection may request more
+            reject_missing_amounts(slurm.retry_with, {**dict.fromkeys(self.slurm or (), RUNTIME_VALUE), **slurm.slurm})
         checked_run_dir(os.fspath(fields["run_dir"] or ""))
 
     # -- Lifecycle of the job ------------------------------------------------------------------------------------------

@@ -243,7 +243,8 @@ def _table(run: RunRecord, folder: str) -> Iterator[str]:
     for task in run.tasks.values():
         state = shown_state(run, task)
         yield f'<tr><td>{escape(printable(task.name))}</td><td class="{state.style}">'
-        yield f'<span class="sign">{state.sign}</span> {state.word}</td>'
+        tries = f" (try {task.tries})" if task.tries > 1 else ""
+        yield f'<span class="sign">{state.sign}</span> {state.word}{tries}</td>'
         cells = zip(rows[task.name], _COLUMNS, strict=True)
         yield from (f"<td{style}>{cell}</td>" for cell, (_, style) in compress(cells, is_used))
         yield "</tr>"

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.reports.usage_summary import TaskSummary
 
 _OF_THE_RUN = (
-    "task", "state", "submitted", "started", "ended", "waited_s", "ran_s", "cpu_s", "cpus_requested", "mem_used_gb",
-    "mem_requested_gb", "time_requested_min", "gpus_requested", "job_id", "node", "exit_class", "log", "job_directory",
-    "reason",
+    "task", "state", "tries", "submitted", "started", "ended", "waited_s", "ran_s", "cpu_s", "cpus_requested",
+    "mem_used_gb", "mem_requested_gb", "time_requested_min", "gpus_requested", "job_id", "node", "exit_class", "log",
+    "job_directory", "reason",
 )  # fmt: skip
 #: Column names. Times are in ISO 8601, durations in seconds, memory in gigabytes, limits in minutes. The columns with
 #: ``runs_`` are those of the task's usage over the last runs.
@@ -70,8 +70,8 @@ def _values(run: RunRecord, task: TaskRecord) -> tuple[Any, ...]:
     waited = None if task.submitted is None or task.started is None else round(task.started - task.submitted, 3)
     memory = gigabytes_used(task.usage)
     return (
-        task.name, shown_state(run, task).word, _moment(task.submitted), _moment(task.started), _moment(task.ended),
-        waited, used.get("elapsed"), used.get("cpu"), requested.get("cpus"),
+        task.name, shown_state(run, task).word, task.tries, _moment(task.submitted), _moment(task.started),
+        _moment(task.ended), waited, used.get("elapsed"), used.get("cpu"), requested.get("cpus"),
         None if memory is None else round(memory, 3), requested.get("mem_gb"), requested.get("timeout_min"),
         requested.get("gpus"), task.usage.job_id or None, task.usage.node or None, task.usage.exit_class or None,
         task.log, task.usage.directory or None, task.reason or None,

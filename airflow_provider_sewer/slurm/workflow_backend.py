@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.command import shown_call
 from airflow_provider_sewer.core.environment import inherited
-from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError, SlurmSubmissionRejected, UnreadableRecord
+from airflow_provider_sewer.core.errors import (
+    ModuleTerminated,
+    SewerError,
+    SlurmError,
+    SlurmSubmissionRejected,
+    UnreadableRecord,
+)
+from airflow_provider_sewer.core.retry_requests import has_extra_tries, reject_missing_amounts
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
 from airflow_provider_sewer.execution.job_messages import WarningLine
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.staleness import Decision
     from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.execution.cluster_jobs import Try
     from airflow_provider_sewer.execution.job_order import AheadSlot
     from airflow_provider_sewer.execution.output import Sink
     from airflow_provider_sewer.execution.task_runner import TaskRunner
@@ -47,6 +55,7 @@ class WorkflowJobs:
     :param grace: seconds between SIGTERM and SIGKILL when a job is stopped.
     :param controller_timeout: seconds that a submission waits for a controller that does not answer, unless the
         settings have ``max_pending_time``.
+    :param retries: how often a failed task is run again, with another job.
     """
 
     def __init__(
@@ -57,11 +66,13 @@ class WorkflowJobs:
         ahead: bool = False,
         grace: float = GRACE,
         controller_timeout: float = CONTROLLER_TIMEOUT,
+        retries: int = 0,
     ) -> None:
         self._settings = settings.with_fallback(DEFAULTS)._replace(cluster="slurm")
         self._options = options
         self._grace = grace
         self._controller_timeout = controller_timeout
+        self._retries = retries
         self.ahead = ahead
         self.origin = RunIdentity("", "", "")
 
@@ -78,8 +89,8 @@ class WorkflowJobs:
     def check(self, tasks: Iterable[Task]) -> None:
         """Validate all tasks before any submission.
 
-        :raises SewerError: when there is no Slurm or no configuration of it, only Airflow knows a job's settings, or a
-            task's environment cannot be set in a job.
+        :raises SewerError: when there is no Slurm or no configuration of it, only Airflow knows a job's settings, a
+            task's environment cannot be set in a job, or a retry cannot request more.
         """
         jobs = [task for task in tasks if self.runs_on_slurm(task)]
         if jobs:
@@ -89,6 +100,7 @@ class WorkflowJobs:
             slurm = self._slurm_of(task)
             reject_template(task, slurm.slurm, slurm.run_dir)
             try:
+                reject_missing_amounts(slurm.retry_with, slurm.slurm)
                 checked_variables(task.settings.env)
             except SewerError as error:
                 raise type(error)(f"task {task.name!r}: {error}", task.source) from None
@@ -111,18 +123,24 @@ class WorkflowJobs:
         for other in before:
             if not self.runs_on_slurm(other):
                 return f"{other.name!r} runs on this machine"
+            if self._retries or has_extra_tries(self._slurm_of(other).retry_with):
+                return f"a retry of {other.name!r} is another job than the one that it would wait for"
             if other.products:
                 return f"the products of {other.name!r} are committed only after its job has ended"
         return None
 
-    def runner_of(self, task: Task, run: TaskRunner, turn: AheadSlot, notify: Callable[[str], None]) -> SlurmTaskRunner:
+    def runner_of(
+        self, task: Task, run: TaskRunner, turn: AheadSlot, notify: Callable[[str], None], try_: Try
+    ) -> SlurmTaskRunner:
         """Return an attempt at a task.
 
         :param run: decides about the task and commits its products.
         :param turn: its slot in the run.
         :param notify: takes log lines about its job.
         """
-        return SlurmTaskRunner(run, self._planned(task, run.command()), turn, notify)
+        planned = self._planned(task, run.command())
+        planned = planned._replace(is_first_try=try_.number == 1, is_last_try=try_.is_last)
+        return SlurmTaskRunner(run, planned, turn, notify)
 
     def cancel_latest(self, task: Task, notify: Callable[[str], None]) -> None:
         """Cancel the job that an earlier run has submitted for a task.
@@ -212,8 +230,17 @@ class SlurmTaskRunner:
                 self.stop()
             if run is None or job is None:
                 run, job = self._begun(self._planned, sink)
-            self._job = job
-            return run.collect(run.follow(job))
+            while True:
+                self._job = job
+                ended = run.follow(job)
+                try:
+                    return run.collect(ended)
+                except SlurmError as error:
+                    if self._stopped is not None or not run.has_own_try(ended, error):
+                        raise
+                    self._notify(WarningLine(error.message.partition("\n")[0]))
+                job = None
+                job = self._submitted(run)
         except BaseException as error:
             is_left = isinstance(error, UnreadableRecord)  # its job may have succeeded
             if self._job_run is not None and not is_left and (job is None or self._stopped is None):
@@ -259,13 +286,16 @@ class SlurmTaskRunner:
 
     def _begun(self, planned: JobSpec, sink: Sink) -> tuple[JobRunner, Job]:
         run = self._new_job_run(planned, sink)
-        if self._turn.has_rerun_upstream:
+        if self._turn.has_rerun_upstream and planned.is_first_try:
             run.abandon_previous()
+        return run, self._submitted(run)
+
+    def _submitted(self, run: JobRunner) -> Job:
         job = run.submit_and_wait()
         self._turn.record_job(job.ref.id, is_taken_up=run.has_reattached)
         if not run.has_reattached:
             self._notify(submitted_message(job))
-        return run, job
+        return job
 
     def _new_job_run(self, planned: JobSpec, sink: Sink) -> JobRunner:
         run = self._job_run = JobRunner(planned, sink, self._notify, task_run=self._task_run)

@@ -67,12 +67,13 @@ _ANY_TYPE = ("anything", lambda _: True)
 #: Arguments with a field of their own in the workflow file, and so rejected in ``operator_kwargs``.
 TASK_FIELDS = frozenset(
     {"task_id", "task_display_name", "arguments", "module", "parameters_and_flags", "args", "use_underscores", "python",
-     "env", "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag", "function", "op_kwargs", "products",
-     "dependencies", "stdin", "stdout", "run_when", "compare", "stale_with", "stale_after", "item", "products_of_all"}
+     "env", "inherit_env", "workdir", "run_on", "slurm", "retry_with", "task_group", "dag", "function", "op_kwargs",
+     "products", "dependencies", "stdin", "stdout", "run_when", "compare", "stale_with", "stale_after", "item",
+     "products_of_all"}
 )  # fmt: skip
 
 #: Arguments rejected in ``default_args``, because each task sets them itself.
-_OWN_FIELDS = TASK_FIELDS - {"arguments", "python", "env", "inherit_env", "workdir", "slurm"}
+_OWN_FIELDS = TASK_FIELDS - {"arguments", "python", "env", "inherit_env", "workdir", "slurm", "retry_with"}
 
 #: ``operator_kwargs`` that only the Slurm operator accepts, and so are passed to no other operator.
 SLURM_FIELDS = frozenset(SlurmSettings._fields) - TASK_FIELDS

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.workflow import Workflow
 
 #: Fields whose values are merged from several places.
-_MERGED = ("env", "slurm")
+_MERGED = ("env", "slurm", "retry_with")
 
 
 class DagValues:

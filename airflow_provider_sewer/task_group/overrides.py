@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Task fields that can be overridden: where and in which environment a task runs, but not its command.
 _SETTINGS = ("python", "env", "inherit_env", "workdir")
-_RUN_ON = ("run_on", "slurm")
+_RUN_ON = ("run_on", "slurm", "retry_with")
 #: Airflow's operators have a ``doc`` of their own.
 _NOT_OVERRIDABLE = TASK_FIELDS.union(FIELDS).difference(_SETTINGS, _RUN_ON, ["doc"])
 
@@ -62,7 +62,11 @@ class Override(NamedTuple):
         return cls(
             ExecutionSettings.checked(**values.settings(**settings)),
             checked_run_on(others.pop("run_on", None)),
-            SlurmSettings.checked(**values.settings(slurm=others.pop("slurm", None), **for_slurm)),
+            SlurmSettings.checked(
+                **values.settings(
+                    slurm=others.pop("slurm", None), retry_with=others.pop("retry_with", None), **for_slurm
+                )
+            ),
             others,
         )
 

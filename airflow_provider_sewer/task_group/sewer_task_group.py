@@ -57,6 +57,7 @@ def sewer_task_group(
     run_dir: Path | None = None,
     cluster: str | None = None,
     deferrable: bool | None = None,
+    retry_with: Mapping[str, Any] | None = None,
     operator_kwargs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     task_converter: TaskConverter | None = None,
@@ -88,10 +89,12 @@ def sewer_task_group(
     :param run_dir: base folder of the job directories of Slurm jobs.
     :param cluster: ``"slurm"``, ``"local"`` or ``"auto"``, for tasks on Slurm.
     :param deferrable: whether tasks on Slurm wait in the triggerer.
+    :param retry_with: changes of the request of a retry, by the error of the attempt before (see
+        :mod:`airflow_provider_sewer.core.retry_requests`); merged with those of a task error by error.
     :param operator_kwargs: arguments of every operator (pool, queue, retries, …); those of a task take precedence.
         Arguments of the Slurm operator only (poll_interval, requeue, …) apply to tasks on Slurm.
     :param overrides: by task name, glob or tag: operator arguments, ``python``, ``env``, ``inherit_env``, ``workdir``,
-        ``run_on`` and ``slurm``. Later entries take precedence.
+        ``run_on``, ``slurm`` and ``retry_with``. Later entries take precedence.
     :param task_converter: function that takes a :class:`~airflow_provider_sewer.core.task.Task` and its operator
         arguments. It returns arguments or an operator (for a mapped task, ``Operator.partial(…)``).
     :param default_args: default arguments of the group, as in Airflow.
@@ -110,7 +113,7 @@ def sewer_task_group(
     defaults = GroupDefaults.checked(
         values,
         settings,
-        {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
+        {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable, "retry_with": retry_with},
         run_on,
         sewer_conn_id,
         operator_kwargs or {},

@@ -33,6 +33,7 @@ def create_airflow_task(
     run_dir: Path | None = None,
     cluster: str | None = None,
     deferrable: bool | None = None,
+    retry_with: Mapping[str, Any] | None = None,
     operator_kwargs: Mapping[str, Any] | None = None,
 ) -> Callable[[], BaseOperator]:
     """Return a function that creates an Airflow task from a sewer task on each call inside a DAG.
@@ -47,6 +48,8 @@ def create_airflow_task(
     :param run_dir: base folder of the job directories of Slurm jobs.
     :param cluster: ``"slurm"``, ``"local"`` or ``"auto"``, for a task on Slurm.
     :param deferrable: whether a task on Slurm waits in the triggerer.
+    :param retry_with: changes of the request of a retry, by the error of the attempt before (see
+        :mod:`airflow_provider_sewer.core.retry_requests`); merged with those of the task error by error.
     :param operator_kwargs: arguments of the operator; those of the task take precedence.
     :raises InvalidTask: when an argument is invalid, naming it.
     """
@@ -55,7 +58,7 @@ def create_airflow_task(
     defaults = GroupDefaults.checked(
         values,
         ExecutionSettings.checked(**values.settings(python=path_to_python, env=env, workdir=workdir)),
-        {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
+        {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable, "retry_with": retry_with},
         run_on,
         sewer_conn_id,
         operator_kwargs or {},

@@ -88,6 +88,15 @@ def test_other_errors_change_nothing():
     assert next_request({"mem_gb": 16}, MEMORY, Failure("job_failed")) == ({"mem_gb": 16}, [])
 
 
+def test_limit_between_two_megabytes_is_requested_once():
+    """Slurm counts megabytes: 0.3 GB are 307 of them."""
+    rules = {"SlurmOutOfMemory": {"mem_gb": 2.0}, "max": {"mem_gb": 0.3}}
+    request, _ = next_request({"mem_gb": 0.25}, rules, OUT_OF_MEMORY)
+    assert request == {"mem_gb": 307 / 1024}
+    with pytest.raises(SlurmRequestLimit):
+        next_request(request, rules, OUT_OF_MEMORY)
+
+
 @pytest.mark.parametrize("unit", [{"mem_gb": 40}, {"mem": "40G"}])
 def test_limit_is_requested_once_and_then_raises(unit):
     """From 16 over 32 to 40, then no further."""

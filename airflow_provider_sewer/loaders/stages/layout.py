@@ -38,7 +38,7 @@ STAGE_FIELDS = (*(field for field in FIELDS if field != "name"), *LOOPS)
 #: Fields of ``defaults``: where, when and how stages run, but not the code that they run.
 DEFAULT_FIELDS = (
     "use_underscores", "python", "env", "inherit_env", "workdir", "run_when", "compare", "stale_with", "resources",
-    "operator_kwargs", "run_on", "slurm",
+    "operator_kwargs", "run_on", "slurm", "retry_with",
 )  # fmt: skip
 
 
