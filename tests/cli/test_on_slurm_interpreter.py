@@ -51,7 +51,8 @@ def test_interpreter_of_job_is_found_after_setup(on_slurm, env) -> None:
     run = on_slurm.run("--slurm", setup, python=None)
 
     assert prefixes(run) == {**dict.fromkeys(("unset", "named", "other"), str(env)), "path": sys.prefix}
-    reported = on_slurm.sppe.run("explain", "-p", "flow.py", "--on", "slurm", "--slurm", setup).stdout
+    command = ("explain", "-p", "flow.py", "--on", "slurm", "--slurm", setup)
+    reported = on_slurm.sppe.run(*command, env=on_slurm.slurm.env).stdout
     there = "from the PATH on its node, after setup"
     assert [line.partition("always runs; as a job, with ")[2] for line in reported.splitlines()] == [
         f"python, else python3, {there}",
@@ -72,7 +73,9 @@ def test_i_option_overrides_setup_with_local_interpreter(on_slurm, env, activate
     ran = prefixes(run)
     assert ran["unset"] == str(env)
     assert ran["named"] != str(env)
-    reported = on_slurm.sppe.run("explain", "-p", "flow.py", "--on", "slurm", "-i", "python", *options, env=activated)
+    reported = on_slurm.sppe.run(
+        "explain", "-p", "flow.py", "--on", "slurm", "-i", "python", *options, env={**on_slurm.slurm.env, **activated}
+    )
     assert reported.stdout.splitlines()[0].endswith(f"; as a job, with {env}/bin/python")
 
 
