@@ -63,13 +63,30 @@ def accounted_runs(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], str]:
 
 
 def jobs_of_runs(runs: Iterable[RunRecord]) -> list[FinishedJob]:
-    """Return the jobs of recorded runs whose end is known, in the order of the runs."""
-    return [
-        FinishedJob(task.name.partition("[")[0], (run.workflow, run.path), run.started, task.usage)
-        for run in runs
-        for task in run.tasks.values()
-        if task.usage.job_id and task.usage.exit_class
-    ]
+    """Return the jobs of recorded runs whose end is known, in the order of the runs.
+
+    A run records the last attempt at a task; the earlier ones are those in its other job directories.
+    """
+    jobs: list[FinishedJob] = []
+    counted: set[str] = set()
+    for run in runs:
+        for task in run.tasks.values():
+            for usage in (task.usage, *_earlier_attempts(task.usage)):
+                is_new = not usage.directory or usage.directory not in counted
+                if is_new and usage.job_id and usage.exit_class:
+                    name = task.name.partition("[")[0]
+                    jobs.append(FinishedJob(name, (run.workflow, run.path), run.started, usage))
+                    counted.add(usage.directory)
+    return jobs
+
+
+def _earlier_attempts(usage: TaskUsage) -> Iterator[TaskUsage]:
+    """Yield the usage of the attempts before one, the latest first."""
+    folder, number = os.path.split(usage.directory)
+    for earlier in range(int(number) - 1, 0, -1) if number.isdecimal() else ():
+        directory = JobDirectory(os.path.join(folder, str(earlier)))
+        if (saved := directory.read_usage()) is not None:
+            yield _task_usage(saved, directory)
 
 
 def jobs_below(folder: str) -> list[FinishedJob]:
@@ -83,11 +100,8 @@ def jobs_below(folder: str) -> list[FinishedJob]:
     for saved, directory in found:
         usage = saved if saved.exit_class else _without_collection(directory)
         task = usage.task.partition("[")[0] if len(dags) == 1 else f"{usage.dag_id}.{usage.task.partition('[')[0]}"
-        fields = (usage.job_id, usage.name, directory.path, usage.started, usage.node, usage.exit_class)
         moment = usage.started or usage.ended or 0.0
-        jobs.append(
-            FinishedJob(task, (usage.dag_id, usage.run_id), moment, TaskUsage(usage.used, usage.requested, *fields))
-        )
+        jobs.append(FinishedJob(task, (usage.dag_id, usage.run_id), moment, _task_usage(usage, directory)))
     return sorted((job for job in jobs if job.usage.job_id), key=lambda job: -job.moment)
 
 
@@ -124,6 +138,11 @@ def _directories(folder: str) -> Iterator[JobDirectory]:
     for path, _, files in os.walk(folder):
         if "usage.json" in files:
             yield JobDirectory(path)
+
+
+def _task_usage(usage: JobUsage, directory: JobDirectory) -> TaskUsage:
+    fields = (usage.job_id, usage.name, directory.path, usage.started, usage.node, usage.exit_class)
+    return TaskUsage(usage.used, usage.requested, *fields)
 
 
 def _without_collection(directory: JobDirectory) -> JobUsage:

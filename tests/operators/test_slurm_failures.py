@@ -52,6 +52,15 @@ def test_retry_after_failure_submits_a_new_job(module, on_slurm, run_job, deferr
     assert [directory.name for directory in run_directories()] == ["1", "2"]
 
 
+def test_slurm_usage_of_failed_job_has_its_class_and_request(module, on_slurm, run_job, deferrable, xcom):
+    job = module("raise SystemExit(3)")
+    assert run_job(deferrable=deferrable, slurm={"mem_gb": 0.5}, **job).states["job"] == "failed"
+    usage = xcom("slurm_usage")
+    assert (usage["exit_class"], usage["requested"]) == ("job_failed", {"mem_gb": 0.5})
+    assert usage["elapsed"] > 0
+    assert usage["node"] in on_slurm.nodes
+
+
 def test_skip_on_exit_code_skips_the_task(module, on_slurm, run_job, deferrable):
     """With skip_on_exit_code the task is skipped, not failed."""
     job = module("raise SystemExit(99)")

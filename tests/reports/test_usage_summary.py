@@ -17,6 +17,8 @@ from airflow_provider_sewer.execution.task_usage import TaskUsage
 from airflow_provider_sewer.reports.job_usages import FinishedJob, jobs_of_runs, latest_jobs, latest_runs
 from airflow_provider_sewer.reports.usage_summary import TaskSummary, summarize
 from airflow_provider_sewer.reports.usage_table import COLUMNS, usage_text, usage_tsv
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.job_records import JobUsage
 
 GIGABYTE = 1024.0**3
 REQUEST = {"cpus": 4.0, "mem_gb": 16.0, "timeout_min": 120.0}
@@ -34,7 +36,7 @@ def summary_of(*usages: TaskUsage) -> TaskSummary:
 
 
 def run_of(name: str, *tasks: str, job_id: str = "1", started: float = 0.0) -> RunRecord:
-    records = {
+    records: dict[str, TaskRecord] = {
         task: TaskRecord(task, "m", [], "log", TaskState.SUCCEEDED, usage=usage(1)._replace(job_id=job_id))
         for task in tasks
     }
@@ -77,6 +79,20 @@ def test_jobs_of_runs_instances_of_mapped_task_are_one_task() -> None:
 
 def test_jobs_of_runs_leaves_out_local_tasks() -> None:
     assert jobs_of_runs([run_of("r", "a", job_id="")]) == []
+
+
+def test_jobs_of_runs_include_earlier_attempts_once(tmp_path) -> None:
+    """Two runs of a series, of which the second has resumed the first, and needed two attempts."""
+    for number, end in (1, "timeout"), (2, "out_of_memory"), (3, "success"):
+        directory = JobDirectory(str(tmp_path / str(number)))
+        directory.create()
+        directory.write_usage(JobUsage(job_id=str(number), exit_class=end, requested={"mem_gb": 8.0 * number}))
+    runs = [run_of("later", "a"), run_of("first", "a")]
+    for run, number in zip(runs, (3, 1), strict=True):
+        own = run.tasks["a"]
+        run.tasks["a"] = own._replace(usage=own.usage._replace(directory=str(tmp_path / str(number))))
+    jobs = jobs_of_runs(runs)
+    assert [job.usage.exit_class for job in jobs] == ["success", "out_of_memory", "timeout"]
 
 
 def test_latest_runs_are_ten_or_those_since_a_time() -> None:

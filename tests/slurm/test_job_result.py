@@ -149,6 +149,10 @@ def test_oom_kill_by_kernel_raises_slurm_out_of_memory(make_slurm, talk_to, tmp_
     slurm = talk_to(cgroup_cluster(make_slurm, tmp_path))
     job = jobs_on(slurm).start("held = b'x' * (400 << 20)", slurm={"mem_gb": 0.06, "use_srun": use_srun})
     job.fails(errors.SlurmOutOfMemory, "ran out of memory on n1", "mem_gb")
+    usage = job.directory.read_usage()
+    assert usage is not None
+    assert (usage.exit_class, usage.node, usage.requested) == ("out_of_memory", "n1", {"mem_gb": 0.06})
+    assert usage.used["elapsed"] > 0
 
 
 def cgroup_cluster(make_slurm, tmp_path):
