@@ -25,13 +25,13 @@ def test_run_rejects_state_folders_of_other_users(folder: str, command: str, spp
     assert "[a] ran" not in ran.stdout
 
 
-def test_run_on_slurm_rejects_run_dir_of_other_user(sppe) -> None:
+def test_run_on_slurm_rejects_run_dir_of_other_user(sppe, slurm) -> None:
     """Before a job is submitted."""
     sppe.tasks(a="print('ran')")
     (sppe.folder / "runs" / "workflow").mkdir(parents=True)
     (sppe.folder / "runs" / "workflow").chmod(0o777)
 
-    ran = sppe.run("run", "-p", "flow.py", "--on", "slurm", "--run-dir", "runs")
+    ran = sppe.run("run", "-p", "flow.py", "--on", "slurm", "--run-dir", "runs", env=slurm.env)
 
     assert ran.returncode == 1
     assert f"run_dir: {sppe.folder}/runs/workflow is writable by other users (mode 0777)" in ran.stderr
