@@ -10,12 +10,13 @@ from airflow_provider_sewer.core.paths import Product, absolute_path
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
 from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.execution.temporary_products import remove_temporary
-from airflow_provider_sewer.hooks.dag_runs import has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+_ACTIVE_STATES = ["queued", "running"]
 
 
 def claim_temporary(
@@ -60,7 +61,7 @@ def warn_of_other_runs(
         record = None if product.temporary else read_record(file)
         if record is not None and record.dag_run and list(record.dag_run) != own:
             dag_id, run_id = other = (record.dag_run[0], record.dag_run[-1])
-            ended[other] = ended.get(other) or has_ended(ti, dag_id, run_id)
+            ended[other] = ended.get(other) or _has_ended(ti, dag_id, run_id)
             if not ended[other]:
                 warn(_shared(file, f"run {run_id!r} of DAG {dag_id!r}"))
     return own
@@ -90,7 +91,7 @@ def remove_unclaimed(product: Product, workdir: str | None, made_by: str, ti: Ru
 
 
 def _claims(file: str, ti: RuntimeTaskInstanceProtocol) -> Claims:
-    return Claims(file, lambda claim: has_ended(ti, claim.dag_id, claim.run_id))
+    return Claims(file, lambda claim: _has_ended(ti, claim.dag_id, claim.run_id))
 
 
 def _claim(ti: RuntimeTaskInstanceProtocol, task_id: str) -> Claim:
@@ -106,3 +107,11 @@ def _shared(file: str, others: str) -> str:
         f"{others} has also produced {file} and has not ended, so the tasks of both runs read the same file; "
         "add {{ run_id }} to its path, or set max_active_runs=1 in the DAG"
     )
+
+
+def _has_ended(ti: RuntimeTaskInstanceProtocol, dag_id: str, run_id: str) -> bool:
+    """Return whether a DAG run has ended or was deleted; ``False`` if Airflow does not answer."""
+    try:
+        return ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=_ACTIVE_STATES) == 0
+    except Exception:  # no error of the query implies that the run has ended
+        return False
