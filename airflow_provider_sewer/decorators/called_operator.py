@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk.bases.decorator import DecoratedOperator, _TaskDecorator, is_async_callable
 from airflow.sdk.exceptions import AirflowFailException
@@ -12,10 +12,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_sewer.core.call import checked_kwargs, function_call
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.hooks.sewer import mask_secrets
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.secret_fields import hide_in_mapped, rows_of
 from airflow_provider_sewer.operators.secret_warnings import warn_of_secrets
-from airflow_provider_sewer.operators.template_markers import TemplateMarkers
+from airflow_provider_sewer.operators.template_markers import MARKED, TemplateMarkers
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Field that stores and shows the function's return value, also where it holds arguments of a function.
 _RETURNED = "parameters_and_flags"
+#: Fields with markers that the function does not return.
+_OWN_MARKED = [field for field in MARKED if field not in (_RETURNED, "op_kwargs")]
 #: Arguments that Airflow sets from the call of the decorated function.
 _SET_BY_CALL = ("op_args", "op_kwargs")
 
@@ -79,6 +82,7 @@ class CalledOperator(DecoratedOperator, PythonModuleOperator):
     """
 
     overwrite_rtif_after_execution = True
+    _returns_paths: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -134,21 +138,19 @@ class CalledOperator(DecoratedOperator, PythonModuleOperator):
         """Store the function's return value and the markers in it."""
         self._returned_markers = TemplateMarkers()
         self.parameters_and_flags = self._returned_markers.extract(dict(returned), _RETURNED)
-        self._mask_fields()
+        mask_secrets(self._secrets_in_fields())
 
     @property
     def _has_called(self) -> bool:
         """Return whether the function's return value is known."""
         return self._returned_markers is not None
 
-    def _call_arguments(self) -> dict[str, Any]:
-        if self._returned_markers is None:
-            return {}
-        field = _RETURNED if self.function is None else "kwargs"
-        return {field: self._returned_markers.restore(self.parameters_and_flags, _RETURNED)}
-
-    def _can_have_products(self) -> bool:
-        return True
+    def _marked_fields(self, names: Iterable[str] = _OWN_MARKED) -> dict[str, Any]:
+        fields = super()._marked_fields(names)
+        if self._returned_markers is not None:
+            field = _RETURNED if self.function is None else "kwargs"
+            fields[field] = self._returned_markers.restore(self.parameters_and_flags, _RETURNED)
+        return fields
 
 
 def _name(function: Callable[..., Any]) -> str:

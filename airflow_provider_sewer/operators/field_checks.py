@@ -31,10 +31,7 @@ def check_fields(operator: Any, known: Mapping[str, Any], literal: Mapping[str, 
     """
     target = ("module", "function")
     checked_target(*(RUNTIME_VALUE if is_reference(getattr(operator, field)) else known[field] for field in target))
-    for field in ("parameters_and_flags", "op_kwargs"):
-        check_mapping(field, literal[field])
-    for field in ("args", "products", "dependencies"):
-        check_list(field, literal[field])
+    check_types(literal)
     to_arguments(literal["parameters_and_flags"] or {}, args=literal["args"] or ())
     function_call("", checked_kwargs(literal["op_kwargs"] or {}))
     for field in ("products", "dependencies"):
@@ -64,22 +61,17 @@ def known(value: Any) -> Any:
     return value
 
 
-def check_mapping(field: str, value: Any) -> None:
-    """Check that a field is a mapping, or not given.
+def check_types(fields: Mapping[str, Any]) -> None:
+    """Check that those fields that can contain markers are mappings or lists, or not given.
 
-    :raises InvalidTask: if it is not.
+    :raises InvalidTask: naming the one that is not.
     """
-    if value is not None and not isinstance(value, Mapping):
-        raise InvalidTask(f"{field} must be a mapping, got {type(value).__name__}")
-
-
-def check_list(field: str, value: Any) -> None:
-    """Check that a field is a list, or not given.
-
-    :raises InvalidTask: if it is not.
-    """
-    if value is not None and not isinstance(value, (list, tuple)):
-        raise InvalidTask(f"{field} must be a list, got {value!r:.200}")
+    for field in ("parameters_and_flags", "op_kwargs"):
+        if (value := fields.get(field)) is not None and not isinstance(value, Mapping):
+            raise InvalidTask(f"{field} must be a mapping, got {type(value).__name__}")
+    for field in ("args", "products", "dependencies"):
+        if (value := fields.get(field)) is not None and not isinstance(value, (list, tuple)):
+            raise InvalidTask(f"{field} must be a list, got {value!r:.200}")
 
 
 def seconds(value: Any) -> float:

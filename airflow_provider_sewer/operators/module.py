@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -28,15 +28,15 @@ from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
 from airflow_provider_sewer.operators.assets import asset_names, given_outlets
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
-from airflow_provider_sewer.operators.field_checks import check_fields, check_list, check_mapping, known, seconds
+from airflow_provider_sewer.operators.field_checks import check_fields, check_types, known, seconds
 from airflow_provider_sewer.operators.openlineage import lineage_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
-from airflow_provider_sewer.operators.result_checks import check_for_mapping, check_xcom_value
+from airflow_provider_sewer.operators.result_checks import checked_result
 from airflow_provider_sewer.operators.secret_fields import hide_arguments, hide_secrets, reveal_secrets
 from airflow_provider_sewer.operators.secret_warnings import HidingPartial, warn_of_secrets
 from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.template_fields import TemplateFields
-from airflow_provider_sewer.operators.template_markers import TemplateMarkers
+from airflow_provider_sewer.operators.template_markers import MARKED, TemplateMarkers
 from airflow_provider_sewer.operators.upstream_runs import pull_upstream_runs, push_run_info
 from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
 from airflow_provider_sewer.operators.xcom_references import is_reference
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
-    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.task import Path
@@ -116,6 +115,8 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
     ui_color = "#d7e3cf"
     #: Whether the module runs in the worker's working directory by default.
     _runs_here: ClassVar[bool] = True
+    #: Whether products can be among arguments that are known only at run time.
+    _returns_paths: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -194,9 +195,9 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
         """Render the templates, and have Airflow mask the secrets in logs and in stored fields."""
-        self._mask_fields()
+        mask_secrets(self._secrets_in_fields())
         super()._do_render_template_fields(*args, **kwargs)
-        self._mask_fields()
+        mask_secrets(self._secrets_in_fields())
 
     def execute(self, context: Context) -> Any:
         """Run the module and return its result.
@@ -222,7 +223,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
             run.stop()
         claim_temporary(self.task_id, run.product_files, ti, self.log.warning)
         if (current := self._up_to_date_result(context, run)) is not None:
-            return self._checked_result(ti, current.value)
+            return checked_result(current.value, ti, self.iter_mapped_dependants())
         run.dag_run = warn_of_other_runs(run.product_files, ti, self.log.warning)
         try:
             result = run.run(log_output, on_start=self._log_start)
@@ -231,7 +232,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
             raise
         if self.run_when != "always":
             push_run_info(ti, run.latest_run(), reran=True)
-        return self._checked_result(ti, result)
+        return checked_result(result, ti, self.iter_mapped_dependants())
 
     def on_kill(self) -> None:
         """Terminate the module and its child processes; :meth:`execute` waits for their end."""
@@ -242,9 +243,6 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
     def _hide_arguments(self) -> None:
         fields = {field: getattr(self, field) for field in self.template_fields}
         vars(self).update(hide_arguments(fields, self.arguments))
-
-    def _mask_fields(self) -> None:
-        mask_secrets(self._secrets_in_fields())
 
     def _secrets_in_fields(self) -> tuple[str, ...]:
         """Return the secrets in the fields, which other fields can contain under other names."""
@@ -278,13 +276,8 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
             self.task_id,
             self.module,
             use_underscores=self.use_underscores,
-            args=self._restored("args", check_list) or (),
             function=self.function,
-            **self._call_arguments(),
-            products=self._restored("products", check_list) or (),
-            dependencies=self._restored("dependencies", check_list) or (),
-            stdin=self._markers.restore(self.stdin, "stdin"),
-            stdout=self._markers.restore(self.stdout, "stdout"),
+            **self._marked_fields(),
             run_when=self.run_when,
             compare=self.compare,
             stale_with=self.stale_with,
@@ -302,17 +295,14 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         except InvalidTask as error:
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
 
-    def _call_arguments(self) -> dict[str, Any]:
-        """Return the arguments of the module or function, as fields of a task."""
-        return {
-            "parameters_and_flags": self._restored("parameters_and_flags", check_mapping),
-            "kwargs": self._restored("op_kwargs", check_mapping),
-        }
+    def _marked_fields(self, names: Iterable[str] = MARKED) -> dict[str, Any]:
+        """Return the fields that can contain markers, with these, as fields of a task; empty ones are left out.
 
-    def _restored(self, field: str, check: Callable[[str, Any], None]) -> Any:
-        value = self._markers.restore(getattr(self, field), field)
-        check(field, value)
-        return value
+        :raises InvalidTask: when a template has rendered one to another type.
+        """
+        fields = {field: self._markers.restore(getattr(self, field), field) for field in names}
+        check_types(fields)
+        return {"kwargs" if field == "op_kwargs" else field: value for field, value in fields.items() if value}
 
     def _up_to_date_result(self, context: Context, run: TaskRunner) -> ModuleResult | None:
         """Return the result recorded with the products, if they are up to date."""
@@ -349,13 +339,6 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
             return "tasks of the DAG run were cleared before this one ran first"
         return None
 
-    def _checked_result(self, ti: RuntimeTaskInstanceProtocol, value: Any) -> Any:
-        """Return a result; raise if it cannot be an XCom, or if tasks cannot be mapped over it."""
-        is_instance = ti.map_index is not None and ti.map_index >= 0
-        with failing_at_once():
-            check_for_mapping(self.iter_mapped_dependants(), value, is_instance=is_instance)
-        return check_xcom_value(value)
-
     def _settings(self, dag: Any, hook: SewerHook | None) -> ExecutionSettings:
         own = ExecutionSettings.checked(
             python=self.python,
@@ -376,10 +359,6 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         if exit_code is not None and exit_code in listed:
             raise AirflowSkipException(f"{self.module or self.function} exited with {exit_code}") from None
 
-    def _can_have_products(self) -> bool:
-        """Return whether the task may have products, as far as known at parse time."""
-        return bool(self._markers.products() or self.products or self.stdout)
-
     def _check_known_fields(self) -> None:
         """Check the fields at parse time, except for templates and XComs."""
         fields = {field: known(getattr(self, field)) for field in self.template_fields}
@@ -390,7 +369,8 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
 
     def _check(self, fields: Mapping[str, Any], literal: Mapping[str, Any]) -> None:
-        check_fields(self, fields, literal, has_products=self._can_have_products())
+        has_products = self._returns_paths or bool(self._markers.products() or self.products or self.stdout)
+        check_fields(self, fields, literal, has_products=has_products)
         stdout = checked_stream("stdout", fields["stdout"], Product)
         kinds = {"products": Product, "dependencies": Dependency}
         listed = [kind(path) for field, kind in kinds.items() for path in known(literal[field]) or ()]

@@ -19,18 +19,15 @@ from airflow_provider_sewer.core.placeholders import deep_copy_plain
 from airflow_provider_sewer.operators.assets import asset_names
 from airflow_provider_sewer.operators.secret_fields import hide_arguments, stored_secrets
 from airflow_provider_sewer.operators.secret_warnings import warn_of_secrets
-from airflow_provider_sewer.operators.template_markers import TemplateMarkers
+from airflow_provider_sewer.operators.template_markers import MARKED, TemplateMarkers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_sewer.operators.module import PythonModuleOperator
 
-#: Fields that can contain markers.
-_MARKED = ("parameters_and_flags", "args", "op_kwargs", "products", "dependencies", "stdin", "stdout")
-
 #: Further fields that each operator sets itself, and so are not copied.
-_OWN = (*_MARKED, "upstream_task_ids", "downstream_task_ids", "stale_after", "outlets")
+_OWN = (*MARKED, "upstream_task_ids", "downstream_task_ids", "stale_after", "outlets")
 
 _CHANGEABLE = frozenset({list, dict, set, ParamsDict})
 
@@ -51,7 +48,7 @@ class OperatorCloner:
         :param shared: its other arguments. Operators with the same object are clones of the first one.
         """
         markers = TemplateMarkers()
-        fields = {name: markers.extract(own[name], name) for name in _MARKED}
+        fields = {name: markers.extract(own[name], name) for name in MARKED}
         key = (id(shared), id(DagContext.get_current()), id(TaskGroupContext.get_current()))
         if SetupTeardownContext.active or markers.has_objects:
             return kind(**own, **deep_copy_plain(shared))

@@ -5,26 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import ModuleFailed
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
-def check_for_mapping(mapped: Iterable[Any], value: Any, *, is_instance: bool) -> None:
-    """Check that tasks can be mapped over a result.
+def checked_result(value: Any, ti: RuntimeTaskInstanceProtocol, mapped: Iterable[Any]) -> Any:
+    """Return a result, if it can be an XCom, and if tasks can be mapped over it.
 
-    Otherwise each of their instances would fail with an error about Airflow's internals.
+    Otherwise each of their instances would fail with an error about Airflow's internals. Airflow encodes XComs as
+    msgpack and JSON, and reserves some keys. Its own error would come much later and would not name the value.
 
-    :param mapped: the tasks that are mapped over it.
-    :param value: the result.
-    :param is_instance: whether it is the result of one instance of a mapped task.
-    :raises InvalidTask: naming the task that cannot be mapped.
+    :param ti: the task instance.
+    :param mapped: the tasks that are mapped over the result.
+    :raises AirflowFailException: naming the task that cannot be mapped.
+    :raises ModuleFailed: if it cannot be an XCom, with the reason.
     """
-    for check in dict.fromkeys(_checks(mapped)):
-        check([value] if is_instance else value)
+    is_instance = ti.map_index is not None and ti.map_index >= 0
+    try:
+        for check in dict.fromkeys(_checks(mapped)):
+            check([value] if is_instance else value)
+    except InvalidTask as error:
+        raise AirflowFailException(error.message) from None
+    if problem := next(_problems(value), None):
+        raise ModuleFailed(f"the module exited with 0, but Airflow cannot store its result: {problem}", exit_code=0)
+    return value
 
 
 def _checks(mapped: Iterable[Any]) -> Iterator[Callable[[Any], None]]:
@@ -33,19 +45,6 @@ def _checks(mapped: Iterable[Any]) -> Iterator[Callable[[Any], None]]:
         for function in getattr(rows, "callables", ()):
             if check := getattr(function, "check", None):
                 yield check
-
-
-def check_xcom_value(value: Any) -> Any:
-    """Return a result if it can be an XCom.
-
-    Airflow encodes XComs as msgpack and JSON, and reserves some keys. Its own error would come much later and would not
-    name the value.
-
-    :raises ModuleFailed: if it cannot, with the reason.
-    """
-    if problem := next(_problems(value), None):
-        raise ModuleFailed(f"the module exited with 0, but Airflow cannot store its result: {problem}", exit_code=0)
-    return value
 
 
 def _problems(value: Any) -> Iterator[str]:

@@ -33,6 +33,7 @@ from airflow_provider_sewer.operators.dag_test_signals import interruptible
 from airflow_provider_sewer.operators.field_checks import RUNTIME_VALUE, seconds
 from airflow_provider_sewer.operators.module import PythonModuleOperator, failing_at_once, folder_of, hook_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
+from airflow_provider_sewer.operators.result_checks import checked_result
 from airflow_provider_sewer.operators.secret_fields import reveal_secrets
 from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.upstream_runs import push_run_info
@@ -188,7 +189,7 @@ class SlurmModuleOperator(PythonModuleOperator):
                 require_workdir(run.spec.task)
                 claim_temporary(self.task_id, run.task_run.product_files, ti, self.log.warning)
                 if (current := self._up_to_date_result(context, run.task_run)) is not None:
-                    return self._checked_result(ti, current.value)
+                    return checked_result(current.value, ti, self.iter_mapped_dependants())
                 warn_of_other_runs(run.task_run.product_files, ti, self.log.warning)
             return self._run_job(context, run)
 
@@ -300,10 +301,12 @@ class SlurmModuleOperator(PythonModuleOperator):
         active = interpreter_variables(task.settings.env, task.settings.inherit_env)
         env = {**_inherited(task.settings.inherit_env), **task.settings.env}
         task.settings = task.settings._replace(env=env)
+        given = {field: reveal_secrets(getattr(self, field)) for field in SlurmSettings._fields}
+        own = SlurmSettings.checked(**given, folder=self._folder or folder_of(context["dag"]))
         planned = JobSpec(
             instance=_instance(ti, context["dag_run"].clear_number or 0),
             task=task,
-            slurm=self._slurm_settings(context["dag"], hook),
+            slurm=_resolved(own, hook),
             secret_env={name: env[name] for name in (hook.secret_env if hook else ())},
             other_secrets=self._secrets_in_fields(),
             grace=seconds(self.termination_grace_period),
@@ -322,20 +325,6 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     def _prepare_attempt(self, context: Context, run: JobRunner) -> None:
         """Complete the job specification; called only if there is no job to reattach to."""
-
-    def _slurm_settings(self, dag: Any, hook: SewerHook | None) -> SlurmSettings:
-        given = {field: reveal_secrets(getattr(self, field)) for field in SlurmSettings._fields}
-        own = SlurmSettings.checked(**given, folder=self._folder or folder_of(dag))
-        of_connection = hook.slurm_settings if hook else SlurmSettings()
-        slurm = own.with_fallback(of_connection).with_fallback(DEFAULTS)
-        with failing_at_once():
-            reject_missing_amounts(own.retry_with, slurm.slurm)
-        slurm = slurm._replace(retry_with=without_missing_amounts(slurm.retry_with, slurm.slurm))
-        if supervisor() is None:  # in dag.test(), mapped instances run one after the other
-            slurm = slurm._replace(array=False)
-        if slurm.deferrable is None:
-            slurm = slurm._replace(deferrable=conf.getboolean("operators", "default_deferrable", fallback=False))
-        return slurm
 
     def _check(self, fields: Mapping[str, Any], literal: Mapping[str, Any]) -> None:
         super()._check(fields, literal)
@@ -440,7 +429,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         if self.run_when != "always":
             push_run_info(ti, run.runner_of(directory).latest_run(), reran=True)
         try:
-            return self._checked_result(ti, result)
+            return checked_result(result, ti, self.iter_mapped_dependants())
         except Exception:
             run.reject(job_result)
             raise
@@ -469,6 +458,19 @@ def _rules_over_defaults(retry_with: Any, default_args: Mapping[str, Any] | None
     if not isinstance(retry_with, Mapping) or not isinstance(others, Mapping):
         return retry_with
     return merged_rules(retry_with, others)
+
+
+def _resolved(own: SlurmSettings, hook: SewerHook | None) -> SlurmSettings:
+    """Return a task's settings, completed by those of its connection, Airflow and the defaults."""
+    slurm = own.with_fallback(hook.slurm_settings if hook else SlurmSettings()).with_fallback(DEFAULTS)
+    with failing_at_once():
+        reject_missing_amounts(own.retry_with, slurm.slurm)
+    slurm = slurm._replace(retry_with=without_missing_amounts(slurm.retry_with, slurm.slurm))
+    if supervisor() is None:  # in dag.test(), mapped instances run one after the other
+        slurm = slurm._replace(array=False)
+    if slurm.deferrable is None:
+        slurm = slurm._replace(deferrable=conf.getboolean("operators", "default_deferrable", fallback=False))
+    return slurm
 
 
 def _zero_for_none(orphan_timeout: Any) -> Any:

@@ -16,6 +16,9 @@ from airflow_provider_sewer.core.placeholders import PLAIN, Ignored
 from airflow_provider_sewer.operators.secret_fields import SecretField
 from airflow_provider_sewer.operators.xcom_references import FromXCom
 
+#: Fields of an operator that can contain markers.
+MARKED = ("parameters_and_flags", "args", "op_kwargs", "products", "dependencies", "stdin", "stdout")
+
 
 class TemplateMarkers:
     """Markers in operator fields, by their positions."""
@@ -24,10 +27,6 @@ class TemplateMarkers:
         self._marks: dict[tuple[Any, ...], Any] = {}
         #: Whether a value may contain an object that Airflow would resolve.
         self.has_objects = False
-
-    def __bool__(self) -> bool:
-        """Return whether there are any markers."""
-        return bool(self._marks)
 
     def extract(self, value: Any, *position: Any) -> Any:
         """Return a value without its markers, and store these.
