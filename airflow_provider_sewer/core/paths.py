@@ -10,13 +10,14 @@ import copy
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.size_limits import MAX_SECONDS, invalid_reason
 from airflow_provider_sewer.core.templates import is_template
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
 
 #: Folder beside products for their records and staging.
@@ -181,6 +182,25 @@ def is_relative(path: str) -> bool:
 def absolute_path(path: str, workdir: str | None) -> str:
     """Return the absolute path of a product or dependency."""
     return os.path.abspath(_joined(path, workdir))
+
+
+class LocatedProduct(NamedTuple):
+    """Product of a task with its place, which is resolved once.
+
+    :param product: the product.
+    :param file: its absolute path.
+    """
+
+    product: Product
+    file: str
+
+
+def located(products: Iterable[Product], workdir: str | None) -> tuple[LocatedProduct, ...]:
+    """Return products with their absolute paths.
+
+    :param workdir: base of relative paths; the current directory if not given.
+    """
+    return tuple(LocatedProduct(each, absolute_path(each.path, workdir)) for each in products)
 
 
 def sibling_path(file: str, ending: str, folder: str = "") -> str:

@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.errors import (
     unknown_name,
 )
 from airflow_provider_sewer.core.graph import EXPLICIT
-from airflow_provider_sewer.core.paths import absolute_path
+from airflow_provider_sewer.core.paths import absolute_path, located
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.staleness import Decision
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
@@ -189,8 +189,7 @@ def _require(workflow: Workflow, task: Task, dependency: Dependency) -> None:
 
 
 def _require_products(task: Task) -> None:
-    for product in task.products:
-        file = absolute_path(product.path, task.settings.workdir)
+    for product, file in located(task.products, task.settings.workdir):
         if not os.path.exists(file):
             raise InvalidWorkflow(
                 f"task {task.name!r} never runs, and its product {product.path!r} does not exist: {file}; create it, "
@@ -305,7 +304,7 @@ def _producers_needed_again(workflow: Workflow, plan: Plan) -> dict[str, str]:
 
 def _missing(workflow: Workflow, task: Task, plan: Plan, needed: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     temporary = [product for product in task.products if product.temporary]
-    for product, state in zip(temporary, existing_products(temporary, task.settings.workdir), strict=True):
+    for product, state in zip(temporary, existing_products(located(temporary, task.settings.workdir)), strict=True):
         if state.record is not None and state.record.is_removed and not os.path.exists(state.file):
             for user in workflow.edge_reasons.consumers.get((task.name, product.path), ()):
                 if user in needed or plan.decisions[user].must_run:

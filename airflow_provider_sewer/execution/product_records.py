@@ -11,12 +11,14 @@ from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import UnreadableRecord, UntrustedPath
 from airflow_provider_sewer.core.fingerprints import Fingerprint, fingerprint_of
 from airflow_provider_sewer.core.formats import PRODUCT
-from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, absolute_path, sibling_path
+from airflow_provider_sewer.core.paths import OWN_FOLDER, sibling_path
 from airflow_provider_sewer.core.staleness import ProductRecord, ProductState
 from airflow_provider_sewer.core.trusted_files import check_own_folder, make_own_folders, parse_json, read_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from airflow_provider_sewer.core.paths import LocatedProduct
 
 #: Maximum bytes of a record; it holds the result of its task.
 _LARGEST = 64 * 1024 * 1024
@@ -121,11 +123,10 @@ def unmark_incomplete(file: str, attempt: str) -> None:
         write_record(file, record._replace(is_complete=True))
 
 
-def existing_products(products: Iterable[Product], workdir: str | None) -> list[ProductState]:
+def existing_products(products: Iterable[LocatedProduct]) -> list[ProductState]:
     """Return the current state of products, with their records."""
     states = []
-    for product in products:
-        file = absolute_path(product.path, workdir)
+    for product, file in products:
         record = read_record(file)
         if record is not None and record.is_removed and not product.temporary:  # it was temporary when it was removed
             record = record._replace(is_removed=False)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.fingerprints import Fingerprint, fingerprint_of
-from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, absolute_path
+from airflow_provider_sewer.core.paths import OWN_FOLDER
 from airflow_provider_sewer.core.trusted_files import check_own_folder, make_own_folders
 from airflow_provider_sewer.execution.failed_products import keep_failed
 from airflow_provider_sewer.execution.product_commit import ProductCommit, StagedProduct, StagingFolder, staging_folders
@@ -39,6 +39,7 @@ from airflow_provider_sewer.execution.staging_folders import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from airflow_provider_sewer.core.paths import LocatedProduct, Product
     from airflow_provider_sewer.core.staleness import ProductRecord
 
 _HOUR = 3600
@@ -49,20 +50,17 @@ class StagedProducts:
 
     :param task: the task's name.
     :param products: the products that the task declares.
-    :param workdir: base of relative paths; the current directory if omitted.
     :param attempt: a name by which another process can resume the attempt; without it, the attempt ends with this
         process.
     """
 
-    def __init__(
-        self, task: str, products: Sequence[Product], workdir: str | None = None, attempt: str | None = None
-    ) -> None:
+    def __init__(self, task: str, products: Sequence[LocatedProduct], attempt: str | None = None) -> None:
         self._task = task
-        self._workdir = workdir
-        files = {product: absolute_path(product.path, workdir) for product in products}
-        self._prefix = staging_prefix(files.values()) if files else ""
-        self._folder = f"{self._prefix}{attempt or os.urandom(6).hex()}" if files else ""
-        self._staged = {product: StagedProduct.at(product, file, self._folder) for product, file in files.items()}
+        self._prefix = staging_prefix(each.file for each in products) if products else ""
+        self._folder = f"{self._prefix}{attempt or os.urandom(6).hex()}" if products else ""
+        self._staged = {product: StagedProduct.at(product, file, self._folder) for product, file in products}
+        #: The paths that the module is given in place of the products' own.
+        self.paths = {product: staged.given for product, staged in self._staged.items()}
         self._commit = ProductCommit(task, self._staged.values(), self._folder)
         self._is_for_others = attempt is not None
         self._locks: list[int] = []
@@ -97,10 +95,6 @@ class StagedProducts:
         :param snapshot: the return value of :meth:`snapshot` in that process.
         """
         self._before = {product: snapshot.get(product.path) for product in self._staged}
-
-    def staging_path(self, product: Product) -> str:
-        """Return the path that is passed to the module instead of the product's."""
-        return self._staged[product].given
 
     def commit(self, record: ProductRecord, compare_content: Iterable[str] = ()) -> None:
         """Move the products to their final paths and write their records.

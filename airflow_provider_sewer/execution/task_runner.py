@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask, ProductError, SewerError
-from airflow_provider_sewer.core.paths import External, PathMarker, Product, absolute_path, path_for_module
+from airflow_provider_sewer.core.paths import External, PathMarker, Product, absolute_path, located, path_for_module
 from airflow_provider_sewer.core.placeholders import Result
 from airflow_provider_sewer.core.staleness import (
     Decision,
@@ -27,9 +27,10 @@ from airflow_provider_sewer.execution.standard_streams import require_regular
 from airflow_provider_sewer.execution.task_usage import NO_USAGE, TaskUsage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_sewer.core.call import Call
+    from airflow_provider_sewer.core.paths import LocatedProduct
     from airflow_provider_sewer.core.placeholders import Marker
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.execution.output import Sink
@@ -71,10 +72,9 @@ class TaskRunner:
         self.runs_before: Mapping[str, str] = {}
         self.dag_run = dag_run
         self._origins = origins or Fingerprinter()
-        self._workdir = task.settings.workdir
-        #: The absolute paths of the products, and of the dependencies by the paths that the task declares.
-        self.product_files = {product: absolute_path(product.path, self._workdir) for product in task.products}
-        self._dependencies = {each.path: absolute_path(each.path, self._workdir) for each in task.dependencies}
+        self.products = located(task.products, task.settings.workdir)
+        #: The absolute paths of the dependencies by the paths that the task declares.
+        self._dependencies = {each.path: absolute_path(each.path, task.settings.workdir) for each in task.dependencies}
         self._run: ModuleRunner | None = None
         self._stopped: bool | None = None
 
@@ -85,7 +85,7 @@ class TaskRunner:
 
     def latest_run(self) -> str | None:
         """Return an identifier of the run that produced its current products; ``None`` if no record has one."""
-        return _latest_run(self.task)
+        return _latest_run(self.products)
 
     def decision(
         self,
@@ -109,18 +109,19 @@ class TaskRunner:
         task = self.task
         if task.run_policy.run_when == "always":
             return decide(StalenessInputs(task.run_policy, (), {}, command="")), None
-        states = existing_products(task.products, self._workdir)
+        states = existing_products(self.products)
         if is_alone:
             states = [each._replace(record=each.record and each.record._replace(is_removed=False)) for each in states]
         records = [each.record for each in states if each.record]
         with self._reading_named():
             staleness = StalenessInputs(task.run_policy, states, self._dependencies, command="")
             if task.run_policy.run_when == "stale":
+                code, environment = self._code_and_environment()
                 staleness = staleness._replace(
                     command=self.command(),
                     upstream=self._runs_before(),
-                    code=self._code(),
-                    environment=self._environment(),
+                    code=code,
+                    environment=environment,
                     rerun_upstream=reran,
                     rerun_upstream_elsewhere=reran_elsewhere,
                     is_beforehand=is_beforehand,
@@ -139,12 +140,11 @@ class TaskRunner:
         """
         task = self.task
         inputs = self.inputs()
-        staged = StagedProducts(task.name, task.products, self._workdir)
+        staged = StagedProducts(task.name, self.products)
         staged.begin()
         try:
-            self._run = ModuleRunner(
-                self.call(staged), task.settings, self._runner, secrets=self._secrets, shown_call=self.repeatable_call()
-            )
+            call, shown_call = self.call(staged.paths), self.repeatable_call()
+            self._run = ModuleRunner(call, task.settings, self._runner, secrets=self._secrets, shown_call=shown_call)
             if self._stopped is not None:
                 self._run.stop(at_once=self._stopped)
             result = staged.unstage_paths(self._run.run(sink, on_start=on_start).value)
@@ -159,17 +159,18 @@ class TaskRunner:
 
         :raises SewerError: as :meth:`decision` does.
         """
-        states = existing_products(self.task.products, self._workdir)
+        states = existing_products(self.products)
         if not states or any(each.record is None for each in states):
             return None
         with self._reading_named():
+            code, environment = self._code_and_environment()
             staleness = StalenessInputs(
                 self.task.run_policy._replace(run_when="stale"),
                 states,
                 self._dependencies,
                 command=self.command(),
-                code=self._code(),
-                environment=self._environment(),
+                code=code,
+                environment=environment,
                 beside=self._files_beside(),
             )
             decision = decide(staleness)
@@ -177,7 +178,7 @@ class TaskRunner:
 
     def missing_product(self) -> str | None:
         """Return a clause that names a missing or incomplete product; ``None`` if all products are complete."""
-        return missing_reason(existing_products(self.task.products, self._workdir))
+        return missing_reason(existing_products(self.products))
 
     def inputs(self) -> Inputs:
         """Return the current inputs of its products.
@@ -185,18 +186,22 @@ class TaskRunner:
         :raises ProductError: when a dependency does not exist, or cannot be read.
         :raises SewerError: when its code or environment is tracked and cannot be found.
         """
-        self._require_dependencies()
+        for dependency in self.task.dependencies:
+            file = self._dependencies[dependency.path]
+            if not os.path.exists(file):
+                raise missing_dependency_error(self.task, dependency, file)
+        require_stdin(self.task)
         if not self.task.products:
             return Inputs({})
         by_content = self.task.run_policy.compare == "content"
         with self._reading_named():
             fingerprints = fingerprints_of(self._dependencies, read=by_content)
-            return Inputs(fingerprints, self._runs_before(), self._code(), self._environment())
+            return Inputs(fingerprints, self._runs_before(), *self._code_and_environment())
 
-    def call(self, staged: StagedProducts | None) -> Call:
+    def call(self, staged: Mapping[Product, str] | None) -> Call:
         """Return the call that the interpreter runs, with the staging paths of the products.
 
-        :param staged: maps products to their staging paths; without it, they have their real ones.
+        :param staged: these paths; without them, the products have their real ones.
         """
         return self.task.call(lambda marker: self._filled(marker, staged))
 
@@ -233,29 +238,25 @@ class TaskRunner:
         signature = self.task.signature(lambda marker: self._filled(marker, None))
         return hashlib.sha256(_COMMANDS.encode(signature).encode()).hexdigest()
 
-    def _filled(self, marker: Marker, staged: StagedProducts | None) -> Any:
+    def _filled(self, marker: Marker, staged: Mapping[Product, str] | None) -> Any:
         if isinstance(marker, Result):
             return self._result(marker)
         if isinstance(marker, Product) and staged is not None:
-            return staged.staging_path(marker)
+            return staged[marker]
         if isinstance(marker, PathMarker):
             return marker.path if staged is None else path_for_module(marker.path)
         return marker
 
     def _runs_before(self) -> dict[str, str]:
         """Return the runs that produced the products of its upstream tasks, by task name."""
-        runs = {task.name: _latest_run(task) for task in self._after}
+        runs = {task.name: _latest_run(located(task.products, task.settings.workdir)) for task in self._after}
         return {**self.runs_before, **{name: run for name, run in runs.items() if run is not None}}
 
-    def _code(self) -> str | None:
-        return self._origins.code_fingerprint(self.task) if "code" in self.task.run_policy.stale_with else None
-
-    def _environment(self) -> str | None:
-        return (
-            self._origins.environment_fingerprint(self.task)
-            if "environment" in self.task.run_policy.stale_with
-            else None
-        )
+    def _code_and_environment(self) -> tuple[str | None, str | None]:
+        """Return the fingerprints of its code and of its environment; ``None`` for one that does not count."""
+        counts = self.task.run_policy.stale_with
+        code = self._origins.code_fingerprint(self.task) if "code" in counts else None
+        return code, self._origins.environment_fingerprint(self.task) if "environment" in counts else None
 
     @contextmanager
     def _reading_named(self) -> Iterator[None]:
@@ -279,18 +280,11 @@ class TaskRunner:
     def _files_beside(self) -> dict[str, list[str]]:
         return {path: files_beside(file) for path, file in self._dependencies.items()}
 
-    def _require_dependencies(self) -> None:
-        for dependency in self.task.dependencies:
-            file = self._dependencies[dependency.path]
-            if not os.path.exists(file):
-                raise missing_dependency_error(self.task, dependency, file)
-        require_stdin(self.task)
 
-
-def _latest_run(task: Task) -> str | None:
-    records = [state.record for state in existing_products(task.products, task.settings.workdir)]
-    products = [record.product for record in records if record is not None and record.product is not None]
-    return " ".join(product.seen for product in products) or None
+def _latest_run(products: Iterable[LocatedProduct]) -> str | None:
+    records = [state.record for state in existing_products(products)]
+    fingerprints = [record.product for record in records if record is not None and record.product is not None]
+    return " ".join(each.seen for each in fingerprints) or None
 
 
 def require_stdin(task: Task) -> None:

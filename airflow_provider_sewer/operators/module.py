@@ -221,10 +221,10 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
             )
         if self._killed:
             run.stop()
-        claim_temporary(self.task_id, run.product_files, ti, self.log.warning)
+        claim_temporary(self.task_id, run.products, ti, self.log.warning)
         if (current := self._up_to_date_result(context, run)) is not None:
             return checked_result(current.value, ti, self.iter_mapped_dependants())
-        run.dag_run = warn_of_other_runs(run.product_files, ti, self.log.warning)
+        run.dag_run = warn_of_other_runs(run.products, ti, self.log.warning)
         try:
             result = run.run(log_output, on_start=self._log_start)
         except ModuleFailed as error:

@@ -12,25 +12,27 @@ from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.execution.temporary_products import remove_temporary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+    from airflow_provider_sewer.core.paths import LocatedProduct
 
 _ACTIVE_STATES = ["queued", "running"]
 
 
 def claim_temporary(
-    task: str, files: Mapping[Product, str], ti: RuntimeTaskInstanceProtocol, warn: Callable[[str], None]
+    task: str, products: Sequence[LocatedProduct], ti: RuntimeTaskInstanceProtocol, warn: Callable[[str], None]
 ) -> None:
     """Claim the temporary products of a task for its DAG run, before the task checks whether they are up to date.
 
     :param task: the name of the task.
-    :param files: the absolute paths of its products.
+    :param products: its products.
     :param ti: the task instance.
     :param warn: called with a line for each product that another unfinished run also claims.
     :raises ProductError: if the claim cannot be recorded.
     """
-    for product, file in files.items():
+    for product, file in products:
         if product.temporary:
             claim = _claim(ti, ti.task_id)
             try:
@@ -46,18 +48,18 @@ def claim_temporary(
 
 
 def warn_of_other_runs(
-    files: Mapping[Product, str], ti: RuntimeTaskInstanceProtocol, warn: Callable[[str], None]
+    products: Sequence[LocatedProduct], ti: RuntimeTaskInstanceProtocol, warn: Callable[[str], None]
 ) -> Sequence[str]:
     """Warn of each product of a task that another unfinished DAG run has produced.
 
-    :param files: the absolute paths of the products of the task, which is about to run.
+    :param products: the products of the task, which is about to run.
     :param ti: the task instance.
     :param warn: called with a line for each product.
     :returns: DAG and run of this task, for the records of its products.
     """
-    own = [ti.dag_id, ti.run_id] if files else []
+    own = [ti.dag_id, ti.run_id] if products else []
     ended: dict[tuple[str, ...], bool] = {}
-    for product, file in files.items():
+    for product, file in products:
         record = None if product.temporary else read_record(file)
         if record is not None and record.dag_run and list(record.dag_run) != own:
             dag_id, run_id = other = (record.dag_run[0], record.dag_run[-1])

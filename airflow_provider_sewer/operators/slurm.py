@@ -187,10 +187,10 @@ class SlurmModuleOperator(PythonModuleOperator):
             if run.reattach() is None:
                 self._prepare_attempt(context, run)
                 require_workdir(run.spec.task)
-                claim_temporary(self.task_id, run.task_run.product_files, ti, self.log.warning)
+                claim_temporary(self.task_id, run.task_run.products, ti, self.log.warning)
                 if (current := self._up_to_date_result(context, run.task_run)) is not None:
                     return checked_result(current.value, ti, self.iter_mapped_dependants())
-                warn_of_other_runs(run.task_run.product_files, ti, self.log.warning)
+                warn_of_other_runs(run.task_run.products, ti, self.log.warning)
             return self._run_job(context, run)
 
     def _run_job(self, context: Context, run: JobRunner) -> Any:

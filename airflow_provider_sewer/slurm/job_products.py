@@ -31,7 +31,6 @@ class JobProducts:
 
     def __init__(self, run: TaskRunner, directory: JobDirectory) -> None:
         self.run = run
-        self._task = run.task
         self._directory = directory
         self._begun: tuple[StagedProducts, Inputs] | None = None
 
@@ -42,14 +41,14 @@ class JobProducts:
         :raises ProductError: when a dependency does not exist, or a folder cannot be created.
         """
         inputs = self.run.inputs()
-        staged = self._staged(attempt)
+        staged = StagedProducts(self.run.task.name, self.run.products, attempt)
         staged.begin()
-        if self._task.products:
+        if self.run.products:
             self._directory.write_products(
                 {"attempt": attempt, "before": staged.snapshot(), "inputs": inputs.to_data()}
             )
         self._begun = staged, inputs
-        return self.run.call(staged)
+        return self.run.call(staged.paths)
 
     def commit(self, result: Any) -> Any:
         """Commit the products; also again, after a process that was ended during a commit.
@@ -60,7 +59,7 @@ class JobProducts:
         :raises FileSystemRefused: when the file system is full, or the like; another process can commit later.
         :raises UnreadableRecord: when the record of the staged products cannot be read.
         """
-        if not self._task.products:
+        if not self.run.products:
             return result
         staged, inputs = self._begun or self._read()
         result = staged.unstage_paths(result)
@@ -73,14 +72,14 @@ class JobProducts:
         :param result: the job's result.
         :raises UnreadableRecord: when the record of the products cannot be read.
         """
-        return (self._begun or self._read())[0].unstage_paths(result) if self._task.products else result
+        return (self._begun or self._read())[0].unstage_paths(result) if self.run.products else result
 
     def discard(self) -> None:
         """Remove or set aside the staged products of the job.
 
         :raises UnreadableRecord: when the record of the products cannot be read.
         """
-        if not self._task.products or (self._begun is None and self._directory.read_products() is None):
+        if not self.run.products or (self._begun is None and self._directory.read_products() is None):
             return  # nothing was staged
         (self._begun or self._read())[0].discard()
 
@@ -89,12 +88,9 @@ class JobProducts:
         with PRODUCTS.reading(self._directory.products):
             if record is None:
                 raise ValueError("it does not exist")
-            staged = self._staged(record["attempt"])
+            staged = StagedProducts(self.run.task.name, self.run.products, record["attempt"])
             staged.resume({path: before and Fingerprint(*before) for path, before in record["before"].items()})
             return staged, Inputs.of_data(record["inputs"])
-
-    def _staged(self, attempt: str) -> StagedProducts:
-        return StagedProducts(self._task.name, self._task.products, self._task.settings.workdir, attempt)
 
 
 def require_workdir(task: Task) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer import Dependency, Product, Task, Workflow
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.paths import located
 from airflow_provider_sewer.execution.plan import make_plan, rerun_upstream, upstream_by_value
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.state_file import FinishedTask
@@ -192,11 +193,11 @@ class ModelFolder:
 
     def makes(self, task: Task, number: int, run: TaskRunner) -> bool:
         """Run a task, and return whether it produces its product."""
-        making, made_from = StagedProducts(task.name, task.products, str(self.folder)), run.inputs()
+        making, made_from = StagedProducts(task.name, located(task.products, str(self.folder))), run.inputs()
         making.begin()
         of = {name: self.files[name] for name in self.needs(number)}
         content = str(self.values[number] % 2) + "".join(file.content[0] for file in of.values())
-        product = self._put(str(self.folder / making.staging_path(task.products[0])), content)
+        product = self._put(str(self.folder / making.paths[task.products[0]]), content)
         if self.broken == number:
             making.discard()
             return False

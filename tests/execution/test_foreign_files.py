@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import StateError, UntrustedPath
+from airflow_provider_sewer.core.paths import located
 from airflow_provider_sewer.execution.disk_cache import DiskCache
 from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
@@ -67,9 +68,9 @@ def test_task_with_untrusted_sewer_folder_fails_before_start(change: Callable[[P
 @pytest.mark.parametrize("change", CHANGES)
 def test_commit_rejects_sewer_folder_that_became_untrusted(change: Callable[[Path], None], lab) -> None:
     """Another user could have swapped the file while the task ran."""
-    making = StagedProducts("t", [product := Product(lab.folder / "x.txt")])
+    making = StagedProducts("t", located([product := Product(lab.folder / "x.txt")], None))
     making.begin()
-    Path(making.staging_path(product)).write_text("mine")
+    Path(making.paths[product]).write_text("mine")
     change(lab.folder / ".sewer")
 
     with pytest.raises(UntrustedPath, match=r"\.sewer "):

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.core.paths import located
 from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.task_states import TaskState
@@ -208,9 +209,9 @@ def test_product_does_not_replace_additional_file_of_other_task(lab, atomic) -> 
 
 def test_product_does_not_replace_additional_file_created_meanwhile(lab) -> None:
     """The other task commits while this one runs."""
-    other = StagedProducts("other", [Product("build/a.dbf")], str(lab.folder))
+    other = StagedProducts("other", located([Product("build/a.dbf")], str(lab.folder)))
     other.begin()
-    Path(lab.folder, other.staging_path(Product("build/a.dbf"))).write_text("other")
+    Path(lab.folder, other.paths[Product("build/a.dbf")]).write_text("other")
     lab.run(shapes(lab, ".shp .dbf"))
 
     with pytest.raises(ProductError, match=r"a\.dbf was written by task 'made' beside its product"):
@@ -364,14 +365,15 @@ def test_product_record_with_file_outside_its_folder_is_none(lab, field, name) -
 PUBLISH = """
 import os, signal, sys
 from airflow_provider_sewer import Product
+from airflow_provider_sewer.core.paths import located
 from airflow_provider_sewer.core.staleness import ProductRecord
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 
 folder, text, at, functions, *suffixes = sys.argv[1:]
 product = Product("a.shp")
-making = StagedProducts("t", [product], folder)
+making = StagedProducts("t", located([product], folder))
 making.begin()
-place = os.path.join(folder, making.staging_path(product))
+place = os.path.join(folder, making.paths[product])
 for suffix in suffixes:
     with open(place[:-4] + suffix, "w") as file:
         file.write(text)
@@ -399,10 +401,10 @@ SECOND = {".dbf": "2", ".shp": "2", ".shx": "2"}
 def begun(folder: Path, text: str, suffixes: Iterable[str]) -> StagedProducts:
     """Return a staged data set of these files."""
     folder.mkdir(exist_ok=True)
-    making = StagedProducts("t", [product := Product("a.shp")], str(folder))
+    making = StagedProducts("t", located([product := Product("a.shp")], str(folder)))
     making.begin()
     for suffix in suffixes:
-        Path(folder, making.staging_path(product)).with_suffix(suffix).write_text(text)
+        Path(folder, making.paths[product]).with_suffix(suffix).write_text(text)
     return making
 
 
@@ -436,7 +438,7 @@ def test_kill_during_commit_never_mixes_files_of_two_runs(tmp_path) -> None:
         assert ".shp" not in seen or seen in (FIRST, SECOND), at
         has_begun = not read_record(str(folder / "a.shp")).is_complete
         assert has_begun or seen == FIRST, at
-        making = StagedProducts("t", [Product("a.shp")], str(folder))
+        making = StagedProducts("t", located([Product("a.shp")], str(folder)))
         making.begin()
         assert data_set(folder) == (SECOND if has_begun else FIRST), at
         making.discard()
@@ -456,7 +458,7 @@ def test_kill_during_removal_is_completed_by_next_attempt(tmp_path) -> None:
         publish(folder, "1", FIRST)
         assert publish_killed(folder, at, functions).returncode == -signal.SIGKILL
 
-        making = StagedProducts("t", [Product("a.shp")], str(folder))
+        making = StagedProducts("t", located([Product("a.shp")], str(folder)))
         making.begin()
         making.discard()
 

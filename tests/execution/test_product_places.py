@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.core.paths import located
 from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.task_states import TaskState
@@ -87,9 +88,9 @@ def test_failed_directory_commit_restores_previous_directory(lab, monkeypatch) -
     """Between the two steps that replacing a directory takes, an error gives the old one its name back."""
     lab.write("x/old")
     write_record(str(lab.folder / "x"), RECORD)
-    making = StagedProducts("t", [Product("x")], str(lab.folder))
+    making = StagedProducts("t", located([Product("x")], str(lab.folder)))
     making.begin()
-    Path(lab.folder, making.staging_path(Product("x"))).mkdir()
+    Path(lab.folder, making.paths[Product("x")]).mkdir()
     really = os.replace
 
     def refuse(source: str, target: str) -> None:
@@ -196,7 +197,7 @@ def test_untracked_directory_is_not_replaced(there, product, lab) -> None:
     with pytest.raises(
         ProductError, match="that was not created by a task; move it away, or give the product another path"
     ):
-        StagedProducts("t", [Product(product)], str(lab.folder)).begin()
+        StagedProducts("t", located([Product(product)], str(lab.folder))).begin()
 
     assert (lab.folder / there).read_text() == "precious"
 
@@ -204,9 +205,9 @@ def test_untracked_directory_is_not_replaced(there, product, lab) -> None:
 def test_directory_product_does_not_replace_untracked_file(lab) -> None:
     """It is not known before the run that the product is a directory; the file stays."""
     lab.write("data", "precious")
-    making = StagedProducts("t", [Product("data")], str(lab.folder))
+    making = StagedProducts("t", located([Product("data")], str(lab.folder)))
     making.begin()
-    Path(lab.folder, making.staging_path(Product("data"))).mkdir()
+    Path(lab.folder, making.paths[Product("data")]).mkdir()
     with pytest.raises(ProductError, match="is a file that was not created by a task"):
         making.commit(RECORD)
     making.discard()

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.core.paths import located
 from airflow_provider_sewer.execution.product_records import existing_products, read_record, write_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.temporary_products import remove_temporary
@@ -20,9 +21,9 @@ __all__ = ["lab"]
 
 def test_unwritable_record_fails_task_and_discards_product(lab) -> None:
     """The task fails with the product's name; the staged product is saved aside."""
-    making = StagedProducts("t", [Product("x.txt")], str(lab.folder))
+    making = StagedProducts("t", located([Product("x.txt")], str(lab.folder)))
     making.begin()
-    Path(lab.folder, making.staging_path(Product("x.txt"))).write_text("made")
+    Path(lab.folder, making.paths[Product("x.txt")]).write_text("made")
     (lab.folder / ".sewer/x.txt.json").mkdir()
 
     with pytest.raises(ProductError, match=r"task 't': product 'x.txt': .*x.txt.json"):
@@ -36,10 +37,10 @@ def test_unwritable_record_fails_task_and_discards_product(lab) -> None:
 def test_unwritable_record_discards_all_products_of_task(lab) -> None:
     """The records of all are written before the first is put in place."""
     products = [Product("x.txt"), Product("y.txt")]
-    making = StagedProducts("t", products, str(lab.folder))
+    making = StagedProducts("t", located(products, str(lab.folder)))
     making.begin()
     for product in products:
-        Path(lab.folder, making.staging_path(product)).write_text("made")
+        Path(lab.folder, making.paths[product]).write_text("made")
     (lab.folder / ".sewer/y.txt.json").mkdir()
 
     with pytest.raises(ProductError, match=r"product 'y.txt': .*y.txt.json"):
@@ -52,21 +53,21 @@ def test_unwritable_record_discards_all_products_of_task(lab) -> None:
 def test_begin_removes_staging_directory_of_killed_attempt(lab) -> None:
     """Also that of several products in one folder; staging directories of other tasks are left alone."""
     killed, other = ([Product("a"), Product("b")], [Product("c")])
-    making = StagedProducts("t", killed, str(lab.folder))
+    making = StagedProducts("t", located(killed, str(lab.folder)))
     making.begin()
-    Path(lab.folder, making.staging_path(killed[0])).write_text("half")
-    Path(lab.folder, making.staging_path(killed[1])).write_text("half")
+    Path(lab.folder, making.paths[killed[0]]).write_text("half")
+    Path(lab.folder, making.paths[killed[1]]).write_text("half")
     for lock in making._locks:
         os.close(lock)  # as the system does when a process is killed
-    living = StagedProducts("u", other, str(lab.folder))
+    living = StagedProducts("u", located(other, str(lab.folder)))
     living.begin()
 
-    again = StagedProducts("t", killed, str(lab.folder))
+    again = StagedProducts("t", located(killed, str(lab.folder)))
     again.begin()
 
     left = [name for name in os.listdir(lab.folder / ".sewer") if name.startswith("making-")]
     assert len(left) == 2
-    Path(lab.folder, living.staging_path(other[0])).write_text("whole")
+    Path(lab.folder, living.paths[other[0]]).write_text("whole")
     living.commit(RECORD)
     again.discard()
     assert lab.read("c") == "whole"
@@ -74,7 +75,7 @@ def test_begin_removes_staging_directory_of_killed_attempt(lab) -> None:
 
 def test_unfinished_record_of_killed_attempt_is_removed(lab) -> None:
     """Not while it may be of an attempt that is writing it, and not one of another product."""
-    making = StagedProducts("t", [Product("a")], str(lab.folder))
+    making = StagedProducts("t", located([Product("a")], str(lab.folder)))
     making.begin()
     making.discard()
     names = ["a.json.0123abcd", "a.json.89abcdef", "b.json.01234567", "a.json"]
@@ -83,7 +84,7 @@ def test_unfinished_record_of_killed_attempt_is_removed(lab) -> None:
         os.utime(lab.folder / ".sewer" / name, (1, 1))
     lab.write(".sewer/a.json.89abcdef")
 
-    StagedProducts("t", [Product("a")], str(lab.folder)).begin()
+    StagedProducts("t", located([Product("a")], str(lab.folder))).begin()
 
     assert [name for name in names if lab.has(f".sewer/{name}")] == names[1:]
 
@@ -91,11 +92,11 @@ def test_unfinished_record_of_killed_attempt_is_removed(lab) -> None:
 def test_concurrent_attempts_commit_one_complete_product(lab) -> None:
     """Each makes its own; the last one counts, and the record of one is never taken for that of the other."""
     product = Product("x")
-    one, two = (StagedProducts(name, [product], str(lab.folder)) for name in ("one", "two"))
+    one, two = (StagedProducts(name, located([product], str(lab.folder))) for name in ("one", "two"))
     one.begin()
     two.begin()
     for making, text in ((one, "1"), (two, "two")):
-        Path(lab.folder, making.staging_path(product)).write_text(text)
+        Path(lab.folder, making.paths[product]).write_text(text)
     one.commit(RECORD._replace(task="one"))
     two.commit(RECORD._replace(task="two"))
 
@@ -107,9 +108,9 @@ def test_concurrent_attempts_commit_one_complete_product(lab) -> None:
 def test_record_fingerprint_is_of_staged_product(lab, monkeypatch) -> None:
     """Should another attempt replace a product just before its record is written, the record does not fit it."""
     product = Product("x")
-    making = StagedProducts("one", [product], str(lab.folder))
+    making = StagedProducts("one", located([product], str(lab.folder)))
     making.begin()
-    Path(lab.folder, making.staging_path(product)).write_text("mine")
+    Path(lab.folder, making.paths[product]).write_text("mine")
     really = os.replace
 
     def replaced_at_once(source: str, target: str) -> None:
@@ -120,7 +121,7 @@ def test_record_fingerprint_is_of_staged_product(lab, monkeypatch) -> None:
     monkeypatch.setattr(os, "replace", replaced_at_once)
     making.commit(RECORD)
 
-    made = existing_products([product], str(lab.folder))[0]
+    made = existing_products(located([product], str(lab.folder)))[0]
     assert made.record.product.seen.endswith("-4")
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from airflow_provider_sewer import Product
+from airflow_provider_sewer.core.paths import located
 from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.task_states import TaskState
@@ -127,9 +128,9 @@ def test_remove_failed_preserves_user_files(lab) -> None:
     lab.write("x.txt.failed", "mine")
     product = Product("x.txt")
     for succeeds in (False, True):
-        making = StagedProducts("t", [product], str(lab.folder))
+        making = StagedProducts("t", located([product], str(lab.folder)))
         making.begin()
-        Path(lab.folder, making.staging_path(product)).write_text("made")
+        Path(lab.folder, making.paths[product]).write_text("made")
         if succeeds:
             making.commit(RECORD)
         else:
@@ -142,8 +143,8 @@ def test_remove_failed_preserves_user_files(lab) -> None:
 def test_result_with_staging_path_is_rewritten_to_real_path(lab) -> None:
     """Whether a module returns the given path, or the absolute one."""
     product = Product("x.txt")
-    making = StagedProducts("t", [product], str(lab.folder))
-    place = making.staging_path(product)
+    making = StagedProducts("t", located([product], str(lab.folder)))
+    place = making.paths[product]
 
     result = making.unstage_paths({"path": place, "whole": [f"in {lab.folder}/{place}"], "number": 3})
     assert result == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}
