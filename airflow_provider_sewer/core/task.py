@@ -176,11 +176,6 @@ class Task:
         record_task(self)
 
     @property
-    def target(self) -> str:
-        """Return the name of the module or of the function."""
-        return self.module or self.function or ""
-
-    @property
     def result(self) -> Result:
         """Return the placeholder of this task's result, for the parameters of later tasks."""
         return Result(self)
@@ -255,13 +250,14 @@ class Task:
         )
 
     def note_arguments(self) -> None:
-        """Derive its call, as written, and the paths and results of other tasks from its arguments.
+        """Derive its target, its call as written, and the paths and results of other tasks from its fields.
 
         :raises InvalidTask: when an argument cannot be passed to the module or function.
         """
         arguments = markers([self.args, self.parameters_and_flags, self.kwargs])
         reject_shared_stdout(self.stdout, markers([arguments, self._listed, self.stdin]))
         self.markers = [*arguments, *markers([self.stdin, self.stdout])]
+        self.target = self.module or self.function or ""
         self.written = self.call()
         self.results = tuple(dict.fromkeys(each for each in self.markers if isinstance(each, Result)))
         inside = [each for each in self.markers if isinstance(each, PathMarker)]

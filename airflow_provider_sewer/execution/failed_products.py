@@ -24,15 +24,14 @@ def keep_failed(file: str, partial: Sequence[str]) -> None:
     :param partial: paths of the files; their names are the real ones.
     """
     remove_failed(file)
+    listing = sibling_path(file, FAILED, OWN_FOLDER)
     folder = os.path.dirname(file)
     saved = {
         each: sibling_path(os.path.join(folder, os.path.basename(each)), FAILED) for each in partial if exists(each)
     }
     saved = {each: failed for each, failed in saved.items() if not os.path.lexists(failed)}
     if saved:
-        with open_own_to_write(
-            _failed_marker(file), appends=False
-        ) as marker:  # first: only listed files are removed later
+        with open_own_to_write(listing, appends=False) as marker:  # first: only listed files are removed later
             os.fchmod(marker.fileno(), 0o644)  # independent of the umask: other users must not write it
             marker.write(json.dumps(FAILED_FILES.packed([[*map(os.path.basename, saved.values())]])).encode())
     for each, failed in saved.items():
@@ -41,15 +40,12 @@ def keep_failed(file: str, partial: Sequence[str]) -> None:
 
 def remove_failed(file: str) -> None:
     """Remove the files of a product that were saved after a failed attempt."""
+    listing = sibling_path(file, FAILED, OWN_FOLDER)
     try:
-        listed = FAILED_FILES.read(_failed_marker(file), parse_json(read_own(_failed_marker(file))))
+        listed = FAILED_FILES.read(listing, parse_json(read_own(listing)))
         names = [name for name in listed["files"] if os.path.basename(name) == name and FAILED in name]
     except (OSError, ValueError, TypeError):
         names = []
     for name in names:
         remove(os.path.join(os.path.dirname(file), name))
-    remove(_failed_marker(file))
-
-
-def _failed_marker(file: str) -> str:
-    return sibling_path(file, FAILED, OWN_FOLDER)
+    remove(listing)

@@ -111,7 +111,10 @@ class JobScript(NamedTuple):
             directory.write(directory.arguments, self.call.kwargs)
         streams = {name: path for name, path in (("stdin", self.call.stdin), ("stdout", self.call.stdout)) if path}
         given = [*interpreter_options(self.call), *argv, *streams.values()]
-        words = _secret_words(given, Secrets([*secret_texts(secret), *self.secret_env.values(), *self.other_secrets]))
+        secrets = Secrets([*secret_texts(secret), *self.secret_env.values(), *self.other_secrets])
+        shown = masked_words(given, secrets)
+        # The script takes arguments that hold a secret from variables.
+        words = {index: word for index, word in enumerate(given) if word != shown[index]}
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
         quoted = [f'"${_WORD}{index}"' if index in words else _quoted(word) for index, word in enumerate(given)]
         end = len(given) - len(streams)
@@ -236,12 +239,6 @@ def _reject_redirected_srun(call: Call, srun: Sequence[str]) -> None:
         found = next((word for word in srun if _OF_STREAM[stream].match(word)), None) if path else None
         if found is not None:
             raise InvalidTask(f"srun_args must not contain {found!r} in a task with {stream}; remove one")
-
-
-def _secret_words(argv: Sequence[str], secrets: Secrets) -> dict[int, str]:
-    """Return the arguments that hold a secret, by their indices; the script takes them from variables."""
-    shown = masked_words(argv, secrets)
-    return {index: word for index, (word, masked) in enumerate(zip(argv, shown, strict=True)) if word != masked}
 
 
 def _frame(settings: Mapping[str, str], before: Sequence[str]) -> str:
