@@ -87,18 +87,17 @@ def is_secret(name: str, value: str) -> bool:
     return _is_secret(name, value) or any(True for _ in secrets_in(value))
 
 
-def secret_texts(env: Mapping[str, str], words: Iterable[str] = (), data: Any = None) -> dict[str, str]:
+def secret_texts(env: Mapping[str, str], data: Any = None) -> dict[str, str]:
     """Return the secrets among the values of a task, each with the name of a variable that could hold it.
 
     :param env: environment variables.
-    :param words: a command line.
-    :param data: lists and mappings, however deep.
+    :param data: lists and mappings, however deep; a list of texts is read like a command line.
     """
     found: dict[str, str] = {}
     for name, value in env.items():
         for _, secret in [("", value)] if _is_secret(name, value) else secrets_in(value):
             found.setdefault(secret, name)
-    for name, secret in (*_secrets_in_words(words), *_secrets_in_data(data)):
+    for name, secret in _secrets_in_data(data):
         found.setdefault(secret, name)
     return found
 
@@ -169,7 +168,9 @@ def masked_words(words: Iterable[str], secrets: Secrets, write: Write = as_mask)
     ``db.password=x``; secrets inside other words; and known secrets anywhere.
     """
     words = list(words)
-    if not secrets and not any(map(_may_hold_secret, words)):
+    if not secrets and not any(
+        _SECRET_SIGNS.search(word.lstrip("-")) or (word[:1] == "-" and looks_secret(word)) for word in words
+    ):
         return words
     return [
         word.before + write(word.name)
@@ -283,11 +284,6 @@ class _Word(NamedTuple):
         return f"{variable_name(self.option)}_SECRET" if self.option else ""
 
 
-def _may_hold_secret(word: str) -> bool:
-    """Return whether a word of a command line, or the next one, can be secret."""
-    return bool(_SECRET_SIGNS.search(word.lstrip("-"))) or (word[:1] == "-" and looks_secret(word))
-
-
 def _read(words: Iterable[str]) -> Iterator[_Word]:
     name = option = ""
     for word in words:
@@ -305,11 +301,6 @@ def _read(words: Iterable[str]) -> Iterator[_Word]:
             name = ""
 
 
-def _secrets_in_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for word in _read(words):
-        yield from [(word.name, word.value)] if word.name else secrets_in(word.value)
-
-
 def _secrets_in_data(data: Any) -> Iterator[tuple[str, str]]:
     if isinstance(data, Mapping):
         for key, item in data.items():
@@ -318,7 +309,8 @@ def _secrets_in_data(data: Any) -> Iterator[tuple[str, str]]:
             else:
                 yield from _secrets_in_data(item)
     elif isinstance(data, (list, tuple)):
-        yield from _secrets_in_words([item for item in data if type(item) is str])
+        for word in _read(item for item in data if type(item) is str):
+            yield from [(word.name, word.value)] if word.name else secrets_in(word.value)
         for item in data:
             if type(item) is not str:
                 yield from _secrets_in_data(item)

@@ -186,7 +186,7 @@ class Task:
 
     def known_secrets(self) -> dict[str, str]:
         """Return the secrets that the task has under any name, each with the name of a variable that could hold it."""
-        return {**self.secrets, **secret_texts(self.settings.env, self.written.argv, self.slurm.slurm)}
+        return {**self.secrets, **secret_texts(self.settings.env, [self.written.argv, self.slurm.slurm])}
 
     def exposed_secrets(self) -> list[str]:
         """Return descriptions of secrets that others could read, without the secrets."""

@@ -247,7 +247,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
     def _secrets_in_fields(self) -> tuple[str, ...]:
         """Return the secrets in the fields, which other fields can contain under other names."""
         fields = {field: getattr(self, field) for field in self.template_fields}
-        return tuple(secret_texts({}, data=reveal_secrets(fields)))
+        return tuple(secret_texts({}, reveal_secrets(fields)))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the dependencies and products of the task for OpenLineage."""

@@ -68,7 +68,7 @@ class JobSpec(NamedTuple):
 
         :param call: the interpreter's command.
         """
-        own = secret_texts(self.task.settings.env, call.argv, self.slurm.slurm)
+        own = secret_texts(self.task.settings.env, [call.argv, self.slurm.slurm])
         return *self.secret_env.values(), *self.other_secrets, *own
 
     def member(self, path: str) -> ArrayMember:

@@ -82,7 +82,7 @@ def test_secret_texts_are_found_in_environment_words_and_data():
     """Each with the name of a variable."""
     env = {"TOKEN": "first-secret", "URL": "redis://:second@host", "N": "1", "USE_TOKEN": "true"}
     data = {"env": {"DB_PASS": "fourth"}, "args": ["--api-key", "fifth"], "setup": ["export PW_TOKEN=sixth"]}
-    assert secret_texts(env, ["--password", "third", "x"], data) == {
+    assert secret_texts(env, [["--password", "third", "x"], data]) == {
         "first-secret": "TOKEN",
         "second": "URL",
         "third": "PASSWORD",

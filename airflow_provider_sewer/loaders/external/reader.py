@@ -136,7 +136,7 @@ def _read(request: _Request, settings: ExecutionSettings) -> Any:
         if "error" in response:
             raise error_of_data(response["error"])
         data = response[request.kind]
-        if response["fingerprints"] is not None and not secret_texts({}, data=[data, request.arguments]):
+        if response["fingerprints"] is not None and not secret_texts({}, [data, request.arguments]):
             cache_entry.put(data, response["fingerprints"])
     return data
 
