@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.slurm_settings import SlurmSettings
     from airflow_provider_sewer.execution.output import Stream
+    from airflow_provider_sewer.slurm.monitor import WaitPolicy
     from airflow_provider_sewer.slurm.status_poller import StatusUpdate
 
 #: Class path stored in Airflow's database; it stays even if the class moves.
@@ -129,7 +130,7 @@ class SlurmJobTrigger(BaseTrigger):
         to that one (apache/airflow#73454). About a second later Airflow cancels this method; the cancellation of the
         job continues.
         """
-        if self._slurm.on_kill_action == "keep_job":
+        if _settings_of(self._settings).on_kill_action == "keep_job":
             _log.info("Keeping the job: on_kill_action is 'keep_job'")
             return
         job = Job.from_dict(self._data)
@@ -167,7 +168,7 @@ class SlurmJobTrigger(BaseTrigger):
             except SewerError as error:
                 return JobResult.of_error(error, job.directory)
         self._data = job.to_dict()
-        return await self._follow(job)
+        return await self._follow(job, _settings_of(self._settings))
 
     def _job(self) -> Job | PendingJob:
         job = Job.from_dict(self._data)
@@ -194,11 +195,11 @@ class SlurmJobTrigger(BaseTrigger):
         finally:
             wait.close()
 
-    async def _follow(self, job: Job) -> JobResult:
-        monitor = await _in_thread(self._monitor, job)
+    async def _follow(self, job: Job, slurm: SlurmSettings) -> JobResult:
+        monitor = await _in_thread(self._monitor, job, wait_policy_of(slurm))
         news: _News[StatusUpdate] = _News()
-        subscription = subscribe(job, news.put, self._slurm)
-        backoff = Backoff(self._slurm.poll_interval or 0.0)
+        subscription = subscribe(job, news.put, slurm)
+        backoff = Backoff(slurm.poll_interval or 0.0)
         update = None
         try:
             while (job_result := await _in_thread(monitor.poll, update)) is None:
@@ -226,12 +227,12 @@ class SlurmJobTrigger(BaseTrigger):
             await asyncio.sleep(max(0.0, left))
         await asyncio.sleep(max(0.0, self._logged + _LOG_ARRIVES - time.monotonic()))
 
-    def _monitor(self, job: Job) -> JobMonitor:
+    def _monitor(self, job: Job, wait_policy: WaitPolicy) -> JobMonitor:
         # The worker logs the rest, as lines logged here may be lost.
         return JobMonitor(
             job,
             self._module,
-            wait_policy_of(self._slurm),
+            wait_policy,
             self._log_output,
             self._log_line,
             decrypt_secrets(self._secrets, job.directory),
@@ -247,10 +248,10 @@ class SlurmJobTrigger(BaseTrigger):
         self._logged = time.monotonic()
         line_logger(_log)(line)
 
-    @property
-    def _slurm(self) -> SlurmSettings:
-        with JOB_TRIGGER.reading(_ARGUMENTS):
-            return slurm_of_data(self._settings)
+
+def _settings_of(data: Any) -> SlurmSettings:
+    with JOB_TRIGGER.reading(_ARGUMENTS):
+        return slurm_of_data(data)
 
 
 def _is_cancelled(waiting: PendingJob) -> bool:
