@@ -141,19 +141,19 @@ class ProductCommit:
         self._attempt = attempt
 
     def run(
-        self, record: ProductRecord, before: Mapping[Product, Fingerprint | None], compare_content: Collection[str]
+        self, record: ProductRecord, before: Mapping[str, Fingerprint | None], compare_content: Collection[str]
     ) -> None:
         """Move the products to their final paths and write their records.
 
         :param record: the inputs they were produced from, without a fingerprint of the product.
-        :param before: the fingerprints of the products at the start of the attempt.
+        :param before: the fingerprints of the products at the start of the attempt, by path.
         :param compare_content: products whose content is part of their fingerprint.
         :raises ProductError: when a product was not written; then none is committed.
         :raises FileSystemRefused: when the file system rejects an operation.
         """
         for each in self._staged:
             with naming_product(self._task, each.product, "it was produced, but cannot be checked"):
-                self._check(each, before[each.product])
+                self._check(each, before.get(each.product.path))
         moves: dict[Product, _Moves] = {}
         for folder in staging_folders(self._staged):
             own = {name for each in folder.products for name in _all_beside(read_record(each.file))}

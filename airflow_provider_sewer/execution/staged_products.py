@@ -39,7 +39,7 @@ from airflow_provider_sewer.execution.staging_folders import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from airflow_provider_sewer.core.paths import LocatedProduct, Product
+    from airflow_provider_sewer.core.paths import LocatedProduct
     from airflow_provider_sewer.core.staleness import ProductRecord
 
 _HOUR = 3600
@@ -64,7 +64,8 @@ class StagedProducts:
         self._commit = ProductCommit(task, self._staged.values(), self._folder)
         self._is_for_others = attempt is not None
         self._locks: list[int] = []
-        self._before: dict[Product, Fingerprint | None] = {}
+        #: The fingerprints at the start of the attempt, by path; set by another process that resumes it.
+        self.before: dict[str, Fingerprint | None] = {}
 
     def begin(self) -> None:
         """Create the staging directories and record the current fingerprint of each product.
@@ -79,22 +80,11 @@ class StagedProducts:
                     os.makedirs(os.path.dirname(staged.file), exist_ok=True)
                     if product.atomic:
                         self._sweep(own_folder(staged.file))
-                    self._before[product] = fingerprint_of(staged.file)
+                    self.before[product.path] = fingerprint_of(staged.file)
                     self._begin_one(staged)
         except BaseException:
             self.discard()
             raise
-
-    def snapshot(self) -> dict[str, Fingerprint | None]:
-        """Return the fingerprints at the start of the attempt, by path, for another process that resumes it."""
-        return {product.path: before for product, before in self._before.items()}
-
-    def resume(self, snapshot: Mapping[str, Fingerprint | None]) -> None:
-        """Resume an attempt that another process has begun.
-
-        :param snapshot: the return value of :meth:`snapshot` in that process.
-        """
-        self._before = {product: snapshot.get(product.path) for product in self._staged}
 
     def commit(self, record: ProductRecord, compare_content: Iterable[str] = ()) -> None:
         """Move the products to their final paths and write their records.
@@ -110,7 +100,7 @@ class StagedProducts:
         is_locked = self._is_for_others
         locked = [(each.folder, product) for product, each in self._staged.items() if is_locked and product.atomic]
         with commit_locks(self._task, locked):
-            self._commit.run(record, self._before, {*compare_content})
+            self._commit.run(record, self.before, {*compare_content})
         self._end()
 
     def discard(self) -> None:
@@ -126,7 +116,7 @@ class StagedProducts:
         with suppress(OSError):  # the error that led here is the one to raise
             for folder in staging_folders(self._staged.values()):
                 for staged in folder.products:
-                    if staged.product in self._before:  # the attempt had begun it
+                    if staged.product.path in self.before:  # the attempt had begun it
                         with suppress(OSError):
                             self._discard_one(staged, folder)
         self._end()
@@ -164,7 +154,7 @@ class StagedProducts:
     def _discard_one(self, staged: StagedProduct, folder: StagingFolder) -> None:
         product, file = staged.product, staged.file
         is_staged = product.atomic or os.path.lexists(staged.new)
-        if not is_staged and fingerprint_of(file) == self._before[product]:
+        if not is_staged and fingerprint_of(file) == self.before[product.path]:
             unmark_incomplete(file, self._folder)
             return
         partial = staged.new if is_staged else file

@@ -44,9 +44,7 @@ class JobProducts:
         staged = StagedProducts(self.run.task.name, self.run.products, attempt)
         staged.begin()
         if self.run.products:
-            self._directory.write_products(
-                {"attempt": attempt, "before": staged.snapshot(), "inputs": inputs.to_data()}
-            )
+            self._directory.write_products({"attempt": attempt, "before": staged.before, "inputs": inputs.to_data()})
         self._begun = staged, inputs
         return self.run.call(staged.paths)
 
@@ -89,7 +87,7 @@ class JobProducts:
             if record is None:
                 raise ValueError("it does not exist")
             staged = StagedProducts(self.run.task.name, self.run.products, record["attempt"])
-            staged.resume({path: before and Fingerprint(*before) for path, before in record["before"].items()})
+            staged.before = {path: before and Fingerprint(*before) for path, before in record["before"].items()}
             return staged, Inputs.of_data(record["inputs"])
 
 
