@@ -25,6 +25,8 @@ NOTHING = {
     "products": [],
     "dependencies": [],
     "stale_after": [],
+    "stdin": None,
+    "stdout": None,
 }
 OWN = [
     {"module": "steps.first", "parameters_and_flags": {"n": 1, "verbose": True}},
