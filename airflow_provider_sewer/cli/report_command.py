@@ -84,7 +84,7 @@ def usage(path: str, folders: RunFolders, since: str | None, form: str) -> str:
     if not jobs:
         raise StateError(f"no finished job of {path} is recorded {folders}; run it with --on slurm")
     summaries = summarize(jobs)
-    return usage_tsv(summaries) if form == "tsv" else usage_text(summaries, path)
+    return usage_tsv(summaries) if form == "tsv" else usage_text(summaries, "" if is_folder else path)
 
 
 def _runs_of(file: str, folders: RunFolders) -> list[RunRecord]:

@@ -41,7 +41,7 @@ def usage_tsv(summaries: Iterable[TaskSummary]) -> str:
 def usage_text(summaries: Sequence[TaskSummary], file: str) -> str:
     """Return a table for a terminal, and the suggested requests as code.
 
-    :param file: the workflow file; its name decides the language of the suggestions.
+    :param file: the workflow file, whose name decides the language of the suggestions; empty for tasks of Airflow.
     """
     rows = [HEADINGS, *map(usage_row, summaries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -75,19 +75,20 @@ def usage_notes(summaries: Iterable[TaskSummary]) -> list[str]:
 
 
 def snippets(summaries: Iterable[TaskSummary], file: str) -> list[str]:
-    """Return the lines of the suggested requests: for the workflow file, and for a DAG file.
+    """Return the lines of the suggested requests: for the workflow file or the operator, and for ``overrides=``.
 
-    :param file: the workflow file; its name decides the language.
+    :param file: the workflow file, whose name decides the language; empty for tasks of Airflow, whose ids begin with
+        those of their groups.
     """
     suggested = {summary.task: summary.suggestion for summary in summaries if summary.suggestion}
     if not suggested:
         return ["No request differs much from the usage."]
     in_file = [*map(_yaml if file.endswith((".yaml", ".yml")) else _python, suggested, suggested.values())]
-    in_dag = [f"        {task!r}: {{'slurm': {slurm!r}}}," for task, slurm in suggested.items()]
-    return [
-        "", "Suggested requests, in the workflow file:", *in_file,
-        "or in the DAG file:", "    overrides={", *in_dag, "    }",
-    ]  # fmt: skip
+    names = {task: task if file else task.rpartition(".")[2] for task in suggested}
+    in_dag = [f"        {names[task]!r}: {{'slurm': {slurm!r}}}," for task, slurm in suggested.items()]
+    place = "in the workflow file:" if file else "for the operator:"
+    of_group = "or in the DAG file:" if file else "or for sewer_task_group(), by the task in the workflow file:"
+    return ["", f"Suggested requests, {place}", *in_file, of_group, "    overrides={", *in_dag, "    }"]
 
 
 def _python(task: str, slurm: Mapping[str, float | int]) -> str:

@@ -9,6 +9,8 @@ import pytest
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+from airflow_provider_sewer.reports.job_usages import jobs_below
+from airflow_provider_sewer.reports.usage_summary import summarize
 
 AGAIN = {"retries": 1, "retry_delay": timedelta(0)}
 
@@ -52,13 +54,15 @@ def test_retry_after_failure_submits_a_new_job(module, on_slurm, run_job, deferr
     assert [directory.name for directory in run_directories()] == ["1", "2"]
 
 
-def test_slurm_usage_of_failed_job_has_its_class_and_request(module, on_slurm, run_job, deferrable, xcom):
+def test_slurm_usage_of_failed_job_has_its_class_and_request(module, on_slurm, run_job, deferrable, xcom, tmp_path):
     job = module("raise SystemExit(3)")
     assert run_job(deferrable=deferrable, slurm={"mem_gb": 0.5}, **job).states["job"] == "failed"
     usage = xcom("slurm_usage")
     assert (usage["exit_class"], usage["requested"]) == ("job_failed", {"mem_gb": 0.5})
     assert usage["elapsed"] > 0
     assert usage["node"] in on_slurm.nodes
+    (summary,) = summarize(jobs_below(str(tmp_path / "runs")))
+    assert (summary.task, dict(summary.ends), summary.memory.requested) == ("job", {"job_failed": 1}, 0.5)
 
 
 def test_skip_on_exit_code_skips_the_task(module, on_slurm, run_job, deferrable):

@@ -167,6 +167,12 @@ def test_text_prints_snippets_for_workflow_file_and_overrides() -> None:
     assert overrides == {"a": {"slurm": {"mem_gb": 3, "timeout_min": 90, "cpus_per_task": 2}}}
 
 
+def test_text_of_airflow_tasks_overrides_the_task_of_the_workflow_file() -> None:
+    text = usage_text([summary_of(usage(2.1))._replace(task="pipeline.train")], "")
+    assert "for the operator:\n    pipeline.train: slurm={'mem_gb': 3" in text
+    assert list(ast.literal_eval(text.partition("overrides=")[2].strip())) == ["train"]
+
+
 def test_text_prints_yaml_for_stages() -> None:
     text = usage_text([summary_of(usage(2.1))._replace(task="a: b")], "stages.yaml")
     (line,) = (line for line in text.splitlines() if "{slurm:" in line)

@@ -103,6 +103,18 @@ def test_array_submits_all_instances_with_one_sbatch(plan, jobs, slurm):
     assert "secret" not in Path(runs[0].directory.path, "../../arrays/1/job.sh").read_text()
 
 
+def test_elements_have_usage_records_of_their_own(plan, jobs):
+    runs = [jobs.follow(each) for each in instances(plan("pass", slurm={"mem_gb": 0.25}), 2)]
+    for run in runs:
+        ends(run)
+    for index, run in enumerate(runs):
+        usage = run.directory.read_usage()
+        assert (usage.job_id, usage.map_index, usage.exit_class) == (run.id, index, "success")
+        assert usage.requested == {"mem_gb": 0.25}
+        assert usage.used["elapsed"] > 0
+        assert usage.waited >= 0
+
+
 def test_collect_element_on_full_disk_is_left_to_next_try(jobs, slurm, small_disk):
     """Its product is put in place as soon as there is room again, and the element does not run once more."""
     slurm.put_in_front("sbatch")
