@@ -9,6 +9,7 @@ Airflow's retries, and ``max`` limits the amounts::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
@@ -88,6 +89,7 @@ def checked_retry_with(value: Any) -> Optional[dict[str, Any]]:
             checked[name] = _checked_max(changes) if name == _MAX else _rule(name, changes)
         except InvalidTask as error:
             raise InvalidTask(f"retry_with: {name}: {error}", at=("retry_with", name, *error.at)) from None
+    _reject_texts_above_limits(checked)
     return checked
 
 
@@ -306,6 +308,17 @@ def _checked_max(limits: Any) -> dict[str, Any]:
         if amount_of(name, checked[name]) is None:
             raise InvalidTask(f"{name} must be an amount, got {limit!r:.200}; leave it out for no limit", at=(name,))
     return checked
+
+
+def _reject_texts_above_limits(rules: Mapping[str, Any]) -> None:
+    for name, rule in rules.items():
+        for parameter, change in (rule or {}).items() if name != _MAX else ():
+            most = _most(rules, parameter) if parameter in AMOUNTS and isinstance(change, str) else None
+            if most is not None and (amount_of(parameter, checked_parameter(parameter, change)) or math.inf) > most:
+                raise InvalidTask(
+                    f"retry_with: {name}: {parameter}={change!r} is above max; raise max, or request less",
+                    at=("retry_with", name, parameter),
+                )
 
 
 def _check_limit(parameter: str, limit: Any, requested: Optional[str], request: Mapping[str, Any]) -> None:

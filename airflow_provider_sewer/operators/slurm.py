@@ -21,7 +21,12 @@ from airflow_provider_sewer.core.errors import (
     UnreadableRecord,
 )
 from airflow_provider_sewer.core.formats import STORED_JOB
-from airflow_provider_sewer.core.retry_requests import merged_rules, reject_missing_amounts, without_missing_amounts
+from airflow_provider_sewer.core.retry_requests import (
+    checked_retry_with,
+    merged_rules,
+    reject_missing_amounts,
+    without_missing_amounts,
+)
 from airflow_provider_sewer.core.serialization import slurm_to_data
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
@@ -457,7 +462,7 @@ def _rules_over_defaults(retry_with: Any, default_args: Mapping[str, Any] | None
     others = (default_args or {}).get("retry_with")
     if not isinstance(retry_with, Mapping) or not isinstance(others, Mapping):
         return retry_with
-    return merged_rules(retry_with, others)
+    return merged_rules(checked_retry_with(retry_with), checked_retry_with(others))
 
 
 def _resolved(own: SlurmSettings, hook: SewerHook | None) -> SlurmSettings:

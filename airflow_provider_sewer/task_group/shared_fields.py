@@ -10,6 +10,7 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGro
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import UNSET
 from airflow_provider_sewer.core.placeholders import PLAIN, deep_copy_plain
+from airflow_provider_sewer.core.retry_requests import reject_missing_amounts
 from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.slurm_settings import UNSET as UNSET_SLURM
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
@@ -96,7 +97,12 @@ def _fields(task: Task, defaults: GroupDefaults, dag_folder: str) -> OperatorFie
         "workdir": own.workdir,
     }
     if run_on == "slurm":
-        fields |= _slurm_fields(task, for_slurm, defaults.slurm, dag_folder)
+        for_job = _slurm_fields(task, for_slurm, defaults.slurm, dag_folder)
+        # A mapped operator is checked only when it runs. Default arguments and a connection may request more.
+        may_request_more = defaults.sewer_conn_id or "sewer_conn_id" in given
+        if not may_request_more and not from_default_args(("slurm", "sewer_conn_id")):
+            reject_missing_amounts(for_job["retry_with"], for_job["slurm"] or {})
+        fields |= for_job
     # Unset fields are omitted, so that default arguments of the DAG or group apply.
     known = {name: value for name, value in fields.items() if value is not None} | given
     always = {

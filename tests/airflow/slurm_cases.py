@@ -86,6 +86,9 @@ dag("defers", **DEFERS, **AGAIN)
 dag("defers_once", **DEFERS)
 dag("defers_and_keeps", **DEFERS, on_kill_action="keep_job")
 dag("defers_not_for_long", **DEFERS, execution_timeout=timedelta(seconds=10))
+LEARNS = {{"slurm": {{**ALL["slurm"], "mem_gb": 0.125}}, "retry_with": {{"SlurmOutOfMemory": {{"mem_gb": 2.0}}}}}}
+dag("works_and_learns", **WORKER, **AGAIN, **LEARNS)
+dag("defers_and_learns", **DEFERS, **AGAIN, **LEARNS)
 dag("defers_held", **DEFERS, slurm={{**ALL["slurm"], "additional_parameters": {{"hold": True}}}})
 with DAG("maps", schedule=None, params={{"folder": "/nowhere", "name": "no_name"}}, max_active_tasks=64):
     SlurmModuleOperator.partial(task_id="job", **{{**ALL, **DEFERS}}).expand(

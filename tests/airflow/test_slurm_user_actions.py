@@ -43,6 +43,35 @@ def test_clear_cancels_and_resubmits_the_job(start, airflow):
     assert running.tries() == deferred.tries() == 2
 
 
+def test_retry_requests_more_until_a_clear(start, airflow, stage):
+    """With a worker and with the triggerer: twice the memory in the second try, and the task's own after a clear."""
+    cases = start("works_and_learns", "defers_and_learns")
+    for case in cases:
+        case.runs()
+        stage.slurm.out_of_memory(case.jobs()[0].id)
+    for case in cases:
+        case.runs(2)
+        assert case.tries() == 2
+        assert [memory(stage, job) for job in case.jobs()] == ["128M", "256M"]
+        assert "Retrying with mem_gb=0.25 (was 0.125): out of memory" in case.text_of_log(2)
+    followed(cases)
+    for case in cases:
+        airflow.clear(case.dag_id, case.run_id, ["job"])
+    for case in cases:
+        case.runs(3)
+        assert memory(stage, case.jobs()[2]) == "128M"
+        case.enough()
+    for case in cases:
+        case.ends("success")
+        case.is_over()
+
+
+def memory(stage, job) -> str:
+    """Return the requested memory of a job, by Slurm's own account."""
+    words = stage.slurm.command("scontrol", "show", "job", "-o", job.id).split()
+    return next(word.partition("=")[2] for word in words if word.startswith("MinMemoryNode="))
+
+
 def test_clear_after_worker_death_resubmits_the_job(start, airflow):
     """No process is left to cancel the job, so the next try cancels it before submitting a new one."""
     case = start("works_once")

@@ -177,6 +177,7 @@ def test_value_that_the_user_changes_in_between_counts():
         ({"SlurmTimeout": {"tries": 2}}, "tries are only for SlurmPreempted, SlurmNodeFailure, SlurmBootFailure"),
         ({"SlurmPreempted": {"tries": 0}}, "tries must be an integer from 1 to 100, got 0"),
         ({"SlurmNodeFailure": {"exclude_node": "n1"}}, "exclude_node must be a bool, got 'n1'"),
+        ({"SlurmTimeout": {"time": "2-0"}, "max": {"timeout_min": 60}}, "SlurmTimeout: time='2-0' is above max"),
         ({"max": 3}, "max: must be a mapping of Slurm parameters to limits, got 3"),
         ({"max": {"partition": 3}}, "unknown amount 'partition'"),
         ({"max": {"mem_gb": "{{ x }}"}}, "max: mem_gb must not be a template"),

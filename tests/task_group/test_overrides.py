@@ -344,3 +344,42 @@ def test_overrides_apply_at_run_time(expand, run_dag):
     assert result.results["g.first"] == "blue"
     assert result.results["g.train_svc"] == "white"
     assert result.results["g.each[0]"] == "green"
+
+
+RETRIED = """
+from airflow_provider_sewer import Task
+Task("grows", "job", slurm={"mem_gb": 8}, retry_with={"SlurmOutOfMemory": {"mem_gb": 2}, "max": {"mem_gb": 64}})
+each = Task("each", "job", {"exit": 0}, slurm={"mem_gb": 1}).map(exit=[0, 1])
+"""
+
+
+def test_retry_with_is_merged_error_by_error(expand):
+    """Of the task, the group and the overrides; also for a mapped task."""
+    group = expand(
+        RETRIED,
+        run_on="slurm",
+        slurm={"timeout_min": 5},
+        retry_with={"SlurmTimeout": {"timeout_min": 1.5}, "max": {"timeout_min": 60}},
+        overrides={"grows": {"retry_with": {"SlurmOutOfMemory": {"mem_gb": 3}}}},
+    )
+    assert group["grows"].retry_with == {
+        "SlurmOutOfMemory": {"mem_gb": 3},
+        "SlurmTimeout": {"timeout_min": 1.5},
+        "max": {"mem_gb": 64, "timeout_min": 60},
+    }
+    assert group["each"].partial_kwargs["retry_with"] == {
+        "SlurmTimeout": {"timeout_min": 1.5},
+        "max": {"timeout_min": 60},
+    }
+
+
+def test_retry_with_is_accepted_on_tasks_that_run_locally(expand):
+    """One workflow file runs everywhere."""
+    assert type(expand(RETRIED, run_on="local")["grows"]) is PythonModuleOperator
+
+
+@pytest.mark.parametrize("task", ["Task('a', 'job')", "Task('a', 'job', {'exit': 0}).map(exit=[0, 1])"])
+def test_retry_with_for_an_amount_that_is_not_requested_raises(expand, task):
+    """The error has the line of the task, also where it is mapped."""
+    with pytest.raises(SewerError, match=r"flow\.py.*mem_gb cannot be multiplied.*add mem_gb to slurm"):
+        expand(task, run_on="slurm", retry_with={"SlurmOutOfMemory": {"mem_gb": 2}})
