@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +21,8 @@ SLEEPS = "import time; time.sleep(600)"
 
 def task_instance(dag_id: str) -> SimpleNamespace:
     """Return a stub of a task instance, in its only try, with the attributes that the operator reads."""
-    return SimpleNamespace(dag_id=dag_id, run_id="run", task_id="job", map_index=-1, try_number=1, max_tries=0)
+    fields = {"map_index": -1, "try_number": 1, "max_tries": 0, "start_date": datetime.now(UTC)}
+    return SimpleNamespace(dag_id=dag_id, run_id="run", task_id="job", **fields)
 
 
 @pytest.fixture
@@ -152,9 +153,10 @@ def test_on_kill_before_submission_leaves_no_job(module, on_slurm, defaults):
 
 
 def test_deferral_timeout_is_always_set(module, on_slurm, resume):
-    """It is execution_timeout, or a limit that is never reached."""
+    """It is the rest of execution_timeout, or a limit that is never reached."""
     assert resume(**module("pass"))[2].timeout == timedelta(days=90)
-    assert resume(execution_timeout=timedelta(hours=1), **module("pass"))[2].timeout == timedelta(hours=1)
+    rest = resume(execution_timeout=timedelta(hours=1), **module("pass"))[2].timeout
+    assert timedelta(minutes=50) < rest < timedelta(hours=1)
 
 
 def test_deferral_timeout_cancels_the_job(module, on_slurm, resume):
