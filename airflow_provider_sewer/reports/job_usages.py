@@ -85,8 +85,9 @@ def _earlier_attempts(usage: TaskUsage) -> Iterator[TaskUsage]:
     folder, number = os.path.split(usage.directory)
     for earlier in range(int(number) - 1, 0, -1) if number.isdecimal() else ():
         directory = JobDirectory(os.path.join(folder, str(earlier)))
-        if (saved := directory.read_usage()) is not None:
-            yield _task_usage(saved, directory)
+        if (saved := directory.read_usage()) is None:
+            return
+        yield _task_usage(saved, directory)
 
 
 def jobs_below(folder: str) -> list[FinishedJob]:
