@@ -33,6 +33,7 @@ OWN = [
     {"module": "steps.second", "args": ["{{ ds }}", 2.5], "use_underscores": True},
     {"module": "steps.third", "parameters_and_flags": {"out": Product("/data/a"), "in": Dependency("{{ ds }}/b")}},
     {"module": "steps.fourth", "products": [Product("c", temporary=True), "/data/d"], "dependencies": ["e"]},
+    {"module": "steps.streams", "stdin": Dependency("{{ ds }}/in"), "stdout": Product("/data/out")},
     {"module": "steps.fifth", "parameters_and_flags": {"n": Ignored([3]), "x": FromXCom(None, "other")}},
     {"function": "steps:sixth", "op_kwargs": {"deep": {"er": [1, None]}}, "stale_after": ["group.task_0"]},
 ]
