@@ -144,7 +144,7 @@ def without_missing_amounts(
 
 
 def tries_of(rules: Optional[Mapping[str, Any]], error: str) -> int:
-    """Return how many tries of its own an error has.
+    """Return how many extra tries an error has.
 
     :param error: key of the error.
     """
@@ -156,12 +156,12 @@ class Request(NamedTuple):
 
     :param own: those of the task itself.
     :param asked: those that were submitted.
-    :param own_tries: how many tries of its own each error has had in the series, by its key.
+    :param extra_tries: how many extra tries each error has had in the series, by its key.
     """
 
     own: Mapping[str, Any]
     asked: Mapping[str, Any]
-    own_tries: Mapping[str, int] = {}
+    extra_tries: Mapping[str, int] = {}
 
     @classmethod
     def of(cls, slurm: Mapping[str, Any]) -> Request:
@@ -195,11 +195,11 @@ class Request(NamedTuple):
             rule = _rule_of(rules, failure.error)
             kept = {name: each for name, each in rule.items() if edited.isdisjoint(same_meaning(name)[0])}
             asked, changes = next_request(asked, {**(rules or {}), _NAME_OF.get(failure.error, ""): kept}, failure)
-        return Request(self.own, asked, before.own_tries), changes
+        return Request(self.own, asked, before.extra_tries), changes
 
 
 def has_extra_tries(rules: Optional[Mapping[str, Any]]) -> bool:
-    """Return whether an error has tries of its own, so that a job can be followed by another one."""
+    """Return whether an error has extra tries, so that a job can be followed by another one."""
     return any(tries_of(rules, _ERRORS[name]) for name in _EXTERNAL)
 
 

@@ -426,7 +426,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         except SlurmError as error:
             if isinstance(error, SlurmJobFailed):
                 self._skip_if_requested(error.exit_code)
-            if not run.has_own_try(job_result, error):
+            if not run.has_extra_try(job_result, error):
                 raise
             self.log.warning("%s", error)
             self._prepare_attempt(context, run)

@@ -278,16 +278,16 @@ class JobRunner:
         self._close(directory, "collected")
         return value
 
-    def has_own_try(self, result: JobResult, error: SewerError) -> bool:
+    def has_extra_try(self, result: JobResult, error: SewerError) -> bool:
         """Return whether a new attempt is to follow a failed one within this try; then submit again.
 
         :raises SlurmRequestLimit: when a retry would request more than ``retry_with`` allows.
         :raises UnreadableRecord: when a record of the attempt cannot be read.
         """
-        has_own = self._retries.has_own_try(self.spec, JobDirectory(result.run_directory or ""), error)
-        if has_own:
+        has_extra = self._retries.has_extra_try(self.spec, JobDirectory(result.run_directory or ""), error)
+        if has_extra:
             self._job, self.has_reattached = None, False
-        return has_own
+        return has_extra
 
     def reject(self, result: JobResult) -> None:
         """Record that the result of a collected attempt cannot be used, so that the next try submits a new job."""

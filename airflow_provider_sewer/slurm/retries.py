@@ -28,7 +28,7 @@ class RetryRequests:
         self._attempts = attempts
         self._notify = notify
         self._learns = learns
-        self._own_try = ""
+        self._extra_try = ""
 
     def next(self, spec: JobSpec) -> Request:
         """Return the request of the next attempt.
@@ -43,13 +43,13 @@ class RetryRequests:
         failure = attempt.directory.read_failure()
         request, changes = own.after(attempt.directory.read_request() or own, rules, failure)
         counts = ""
-        if self._own_try:
-            number = request.own_tries.get(self._own_try, 0) + 1
-            request = request._replace(own_tries={**request.own_tries, self._own_try: number})
-            counts = f" (extra try {number} of {tries_of(rules, self._own_try)})"
+        if self._extra_try:
+            number = request.extra_tries.get(self._extra_try, 0) + 1
+            request = request._replace(extra_tries={**request.extra_tries, self._extra_try: number})
+            counts = f" (extra try {number} of {tries_of(rules, self._extra_try)})"
         if failure is not None and (changes or counts):
             self._notify(f"Retrying with {', '.join(changes) or 'the same request'}: {failure.reason}{counts}")
-        self._own_try = ""
+        self._extra_try = ""
         return request
 
     def record_failure(self, directory: JobDirectory, error: SewerError, node: str | None) -> None:
@@ -60,7 +60,7 @@ class RetryRequests:
         directory.write_failure(Failure(key_of(type(error)), node or ""))
         self._learns = True
 
-    def has_own_try(self, spec: JobSpec, directory: JobDirectory, error: SewerError) -> bool:
+    def has_extra_try(self, spec: JobSpec, directory: JobDirectory, error: SewerError) -> bool:
         """Return whether a failed attempt is followed by one that does not count as a retry of Airflow.
 
         :raises SlurmRequestLimit: when the next attempt would exceed ``max``, so that there must not be any.
@@ -70,14 +70,14 @@ class RetryRequests:
             return False
         own, key = Request.of(spec.slurm.slurm), key_of(type(error))
         before = directory.read_request() or own
-        has_own = before.own_tries.get(key, 0) < tries_of(rules, key)
-        if has_own or not spec.is_last_try:
+        has_extra = before.extra_tries.get(key, 0) < tries_of(rules, key)
+        if has_extra or not spec.is_last_try:
             try:
                 own.after(before, rules, directory.read_failure())
             except SlurmRequestLimit as limit:
                 raise _with_details(limit, error) from None
-        self._own_try = key if has_own else ""
-        return has_own
+        self._extra_try = key if has_extra else ""
+        return has_extra
 
 
 def _with_details(limit: SlurmRequestLimit, error: SewerError) -> SlurmRequestLimit:

@@ -236,10 +236,10 @@ class SlurmTaskRunner:
                 try:
                     return run.collect(ended)
                 except SlurmError as error:
-                    if self._stopped is not None or not run.has_own_try(ended, error):
+                    if self._stopped is not None or not run.has_extra_try(ended, error):
                         raise
                     self._notify(WarningLine(error.message.partition("\n")[0]))
-                job = None
+                job = None  # from here an error cancels the next attempt
                 job = self._submitted(run)
         except BaseException as error:
             is_left = isinstance(error, UnreadableRecord)  # its job may have succeeded

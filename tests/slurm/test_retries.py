@@ -130,16 +130,16 @@ def test_extra_tries_are_counted_across_workers(plan, jobs, slurm):
     slurm.node_down(run.directory.read_start().node)
     run._thread.join(60)
     assert type(run.error) is SlurmNodeFailure
-    assert run.run.has_own_try(run.ending, run.error)
+    assert run.run.has_extra_try(run.ending, run.error)
     second = run.run.submit_and_wait()
-    assert second.directory.read_request().own_tries == {"node_failure": 1}
+    assert second.directory.read_request().extra_tries == {"node_failure": 1}
 
     other = jobs.follow(planned)  # as after a kill of the worker
     assert other.id == second.ref.id
     other.expect_line("started")
     slurm.node_down(other.directory.read_start().node)
     other._thread.join(60)
-    assert not other.run.has_own_try(other.ending, other.error)
+    assert not other.run.has_extra_try(other.ending, other.error)
 
 
 def test_retried_members_with_equal_requests_share_an_array(plan, jobs, slurm):
