@@ -17,8 +17,8 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_provider_sewer.core.placeholders import deep_copy_plain
 from airflow_provider_sewer.operators.assets import asset_names
-from airflow_provider_sewer.operators.secret_fields import hide_arguments, stored_secrets
-from airflow_provider_sewer.operators.secret_warnings import warn_of_secrets
+from airflow_provider_sewer.operators.secret_fields import hide_arguments
+from airflow_provider_sewer.operators.secret_warnings import stored_secrets, warn_of_secrets
 from airflow_provider_sewer.operators.template_markers import MARKED, TemplateMarkers
 
 if TYPE_CHECKING:

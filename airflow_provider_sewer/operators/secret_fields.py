@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.definitions._internal.expandinput import MappedArgument
-
 from airflow_provider_sewer.core.masking import MASK, Secrets
 from airflow_provider_sewer.core.secret_detection import is_secret, secret_arguments
 
@@ -118,39 +116,3 @@ def rows_of(over: Any) -> Iterator[Mapping[str, Any]]:
             yield from ({name: value} for value in (values if isinstance(values, Sequence) else ()))
     elif isinstance(over.value, Sequence):
         yield from (row for row in over.value if isinstance(row, Mapping))
-
-
-def stored_secrets(env: Any) -> Iterator[str]:
-    """Yield a warning for each secret that Airflow stores with the task group mapped over it.
-
-    :param env: the environment of an operator.
-    """
-    if isinstance(env, Mapping):
-        env = [{name: value} for name, values in env.items() for value in _of_group(values)]
-    else:
-        env = _of_group(env)
-    yield from (_advice(name, "the values that a task group is mapped over") for each in env for name in _names(each))
-
-
-def stored_in_defaults(dag: Any) -> Iterator[str]:
-    """Yield a warning for each secret in the environment of a DAG's default arguments, which Airflow stores."""
-    yield from (f"default_args: {_advice(name, 'them')}" for name in _names(dag.default_args.get("env")))
-
-
-def _of_group(value: Any) -> list[Any]:
-    """Return the values in the DAG file for an argument of a mapped task group."""
-    if not isinstance(value, MappedArgument):
-        return []
-    return [row[value._key] for row in rows_of(value._input) if value._key in row]
-
-
-def _names(env: Any) -> list[str]:
-    found = hide_secrets(env)
-    return [name for name, value in found.items() if isinstance(value, SecretField)] if isinstance(found, dict) else []
-
-
-def _advice(name: Any, where: str) -> str:
-    return (
-        f"env {name!r} looks like a secret, and Airflow stores {where} unmasked. Pass it in env of the task or of "
-        "sewer_task_group(), in secret_env of the connection, or as a template such as '{{ conn.name.password }}'"
-    )

@@ -15,7 +15,6 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.placeholders import Result
 from airflow_provider_sewer.operators.operator_cloner import OperatorCloner
 from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
-from airflow_provider_sewer.task_group.dag_values import is_mapped, reject_shared_product_paths
 from airflow_provider_sewer.task_group.group import set_edge
 from airflow_provider_sewer.task_group.group_cycles import check_group_cycles
 from airflow_provider_sewer.task_group.join_tasks import JOIN, set_dependencies
@@ -25,6 +24,7 @@ from airflow_provider_sewer.task_group.lazy_tasks import (
     install_lazy_tasks,
     running_task,
 )
+from airflow_provider_sewer.task_group.mapped_group import is_mapped, reject_shared_product_paths
 from airflow_provider_sewer.task_group.operator_creation import make_mapped_operator, make_operator
 from airflow_provider_sewer.task_group.path_tasks import path_tasks
 from airflow_provider_sewer.task_group.shared_fields import SharedFields

@@ -9,26 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput, MappedArgument
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.definitions.mappedoperator import ensure_xcomarg_return_value
 
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
-from airflow_provider_sewer.core.graph import product_keys
 from airflow_provider_sewer.core.placeholders import Ignored, RuntimeValue, as_text, named, names_in
 from airflow_provider_sewer.core.secret_detection import contains_text, secret_templates
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.operators.xcom_references import is_reference
 from airflow_provider_sewer.task_group.group import MappedSewerTaskGroup, SewerTaskGroup
-from airflow_provider_sewer.task_group.mapped_group import InstanceArgument
-
-if TYPE_CHECKING:
-    from airflow.sdk import TaskGroup
-
-    from airflow_provider_sewer.core.workflow import Workflow
+from airflow_provider_sewer.task_group.mapped_group import InstanceArgument, is_mapped
 
 #: Fields whose values are merged from several places.
 _MERGED = ("env", "slurm", "retry_with")
@@ -140,27 +133,6 @@ class _PartReference(ResolveMixin):
 
     def __repr__(self) -> str:
         return f"{self._whole!r} {self._part!r}"
-
-
-def is_mapped(group: TaskGroup) -> bool:
-    """Return whether a group, or a group around it, is mapped."""
-    return next(group.iter_mapped_task_groups(), None) is not None
-
-
-def reject_shared_product_paths(workflow: Workflow, group: TaskGroup) -> None:
-    """Reject products whose path is the same in all instances of a mapped group.
-
-    :raises InvalidWorkflow: naming the task and the path.
-    """
-    for task in workflow.tasks.values():
-        for key, product in zip(product_keys(task), task.products, strict=True):
-            if not is_template(key):
-                raise InvalidWorkflow(
-                    f"task {task.name!r}: all instances of the mapped group {group.group_id!r} would write to "
-                    f"{product.path!r}; add a value that differs between them to the path, such as an argument of the "
-                    "workflow or {{ ti.map_index }}",
-                    task.source,
-                )
 
 
 def reject_runtime_values(given: Mapping[str, Any]) -> None:

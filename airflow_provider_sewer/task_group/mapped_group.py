@@ -7,15 +7,21 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.graph import product_keys
 from airflow_provider_sewer.core.secret_detection import exposed
 from airflow_provider_sewer.core.size_limits import MAX_ITEMS
 from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.operators.secret_warnings import warn_of_secret
 from airflow_provider_sewer.operators.xcom_references import is_reference
 from airflow_provider_sewer.task_group.argument_checks import check_arguments
 
 if TYPE_CHECKING:
     import os
+
+    from airflow.sdk import TaskGroup
+
+    from airflow_provider_sewer.core.workflow import Workflow
 
 _Params = ParamSpec("_Params")
 _Group = TypeVar("_Group")
@@ -103,3 +109,24 @@ class PartialGroup(Generic[_Group]):
             warn_of_secret(f"{calling_line()}: expand: {secret}", calling_line().file)
         each = {name: InstanceArgument(name, values) for name, values in arguments.items()}
         return self._make(self._workflow_file, **{**self._given, "arguments": {**same, **each}})
+
+
+def is_mapped(group: TaskGroup) -> bool:
+    """Return whether a group, or a group around it, is mapped."""
+    return next(group.iter_mapped_task_groups(), None) is not None
+
+
+def reject_shared_product_paths(workflow: Workflow, group: TaskGroup) -> None:
+    """Reject products whose path is the same in all instances of a mapped group.
+
+    :raises InvalidWorkflow: naming the task and the path.
+    """
+    for task in workflow.tasks.values():
+        for key, product in zip(product_keys(task), task.products, strict=True):
+            if not is_template(key):
+                raise InvalidWorkflow(
+                    f"task {task.name!r}: all instances of the mapped group {group.group_id!r} would write to "
+                    f"{product.path!r}; add a value that differs between them to the path, such as an argument of the "
+                    "workflow or {{ ti.map_index }}",
+                    task.source,
+                )

@@ -16,9 +16,9 @@ from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.loaders.workflow_files import load_workflow
 from airflow_provider_sewer.task_group.argument_checks import check_default_args
 from airflow_provider_sewer.task_group.builder import expand
-from airflow_provider_sewer.task_group.dag_values import DagValues, is_mapped
+from airflow_provider_sewer.task_group.dag_values import DagValues
 from airflow_provider_sewer.task_group.group_defaults import GroupDefaults, folder_of_dag_file
-from airflow_provider_sewer.task_group.mapped_group import MappableGroup
+from airflow_provider_sewer.task_group.mapped_group import MappableGroup, is_mapped
 from airflow_provider_sewer.task_group.overrides import (
     apply_overrides,
     checked_overrides,
