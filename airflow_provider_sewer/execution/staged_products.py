@@ -19,7 +19,7 @@ from airflow_provider_sewer.core.fingerprints import Fingerprint, fingerprint_of
 from airflow_provider_sewer.core.paths import OWN_FOLDER
 from airflow_provider_sewer.core.trusted_files import check_own_folder, make_own_folders
 from airflow_provider_sewer.execution.failed_products import keep_failed
-from airflow_provider_sewer.execution.product_commit import ProductCommit, StagedProduct, StagingFolder, staging_folders
+from airflow_provider_sewer.execution.product_commit import ProductCommit
 from airflow_provider_sewer.execution.product_moves import remove
 from airflow_provider_sewer.execution.product_records import (
     mark_incomplete,
@@ -28,11 +28,14 @@ from airflow_provider_sewer.execution.product_records import (
     unmark_incomplete,
 )
 from airflow_provider_sewer.execution.staging_folders import (
+    StagedProduct,
+    StagingFolder,
     abandoned,
     commit_locks,
     create_locked_folder,
     naming_product,
     remove_locked,
+    staging_folders,
     staging_prefix,
 )
 

@@ -1,4 +1,4 @@
-"""Staging directories beside products, and the locks by which other processes see that they are in use.
+"""Staging directories beside products, their files, and the locks by which other processes see that they are in use.
 
 Where locks do not work across machines, only the directories of the same products are ever removed.
 """
@@ -10,23 +10,95 @@ import hashlib
 import os
 import shutil
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import FileSystemRefused
-from airflow_provider_sewer.core.paths import OWN_FOLDER
+from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, path_for_module
 from airflow_provider_sewer.core.trusted_files import make_own_folders
 from airflow_provider_sewer.execution.product_records import own_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from airflow_provider_sewer.core.paths import Product
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 _STAGING = "making-"
 _LOCK = "lock"
 #: Used instead where several processes work on one attempt: the lock of the process that commits the products.
 _COMMIT_LOCK = "put-lock"
+_NEW = "new"
 _OLD = "old"
+
+
+class StagedProduct(NamedTuple):
+    """Product with its paths, which are resolved once for each attempt.
+
+    :param product: the product.
+    :param file: its absolute path.
+    :param folder: the staging directory of the attempt, beside it.
+    :param new: the absolute path at which it is staged.
+    :param given: the path that the module is given; relative if that of the product is.
+    """
+
+    product: Product
+    file: str
+    folder: str
+    new: str
+    given: str
+
+    @classmethod
+    def at(cls, product: Product, file: str, attempt: str) -> StagedProduct:
+        """Return a product at an absolute path.
+
+        :param attempt: the name of the staging directory.
+        """
+        around, name = os.path.split(file)
+        folder, given = os.path.join(around, OWN_FOLDER, attempt), path_for_module(product.path)
+        if product.atomic:
+            parent, own_name = os.path.split(given.rstrip("/"))
+            given = os.path.join(parent, OWN_FOLDER, attempt, _NEW, own_name)
+        return cls(product, file, folder, os.path.join(folder, _NEW, name), given)
+
+    @property
+    def current(self) -> str:
+        """Return where it is once it is produced: its staging path, or its real one.
+
+        A non-atomic product can be written into the staging directory of another one as well.
+        """
+        return self.new if os.path.lexists(self.new) else self.file
+
+    def beside(self, name: str) -> str:
+        """Return the final path of a file beside it."""
+        return os.path.join(os.path.dirname(self.file), name)
+
+
+class StagingFolder(NamedTuple):
+    """Staging directory of the products of one attempt that share a folder.
+
+    :param new: the directory in which they are written.
+    :param products: the products.
+    :param written: names of the files that the module has written beside each product.
+    """
+
+    new: str
+    products: Sequence[StagedProduct]
+    written: Mapping[Product, list[str]]
+
+
+def staging_folders(staged: Collection[StagedProduct]) -> list[StagingFolder]:
+    """Return the staging directories of products, with the files that the module has written beside these."""
+    products_of: dict[str, list[StagedProduct]] = {}
+    for each in staged:
+        products_of.setdefault(each.folder, []).append(each)
+    folders = []
+    for folder, products in products_of.items():
+        new = os.path.join(folder, _NEW)
+        names = {each.product: os.path.basename(each.file) for each in products}
+        atomic = {product: name for product, name in names.items() if product.atomic}
+        written: dict[Product, list[str]] = {product: [] for product in names}
+        for name in file_names_in(new, names.values()) if atomic else ():
+            written[_owner_of(name, atomic)].append(name)
+        folders.append(StagingFolder(new, products, written))
+    return folders
 
 
 def staging_prefix(files: Iterable[str]) -> str:
@@ -136,3 +208,19 @@ def file_names_in(folder: str, besides: Iterable[str]) -> list[str]:
     with suppress(FileNotFoundError, NotADirectoryError):
         return sorted({*os.listdir(folder)} - {*besides, OWN_FOLDER})
     return []
+
+
+def _owner_of(name: str, products: Mapping[Product, str]) -> Product:
+    """Return the product that a file belongs to: the one with the most similar name, else one that is not temporary.
+
+    :param name: the name of the file.
+    :param products: names of the products that are written in the same folder.
+    """
+
+    def likeness(product: Product) -> tuple[int, bool]:
+        other = products[product]
+        is_like = name.startswith(other.partition(".")[0] or other)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(name, other, strict=False))
+        return (len([*same]) if is_like else 0, not product.temporary)
+
+    return max(products, key=likeness)

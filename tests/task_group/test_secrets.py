@@ -108,12 +108,12 @@ def flow(token, pin_token, login, plain):
 PRINTS = """
 import os, sys
 
-print("seen", *sys.argv[1:], os.environ.get("HERE"), "given-sesame"[:5] + "-sesame")
+print("seen", *sys.argv[1:], os.environ.get("HERE"), "hidden-poppy"[:6] + "-poppy")
 """
 GIVE = """
 def give(**kwargs):
     print("seen", kwargs)
-    return kwargs["t"] == "other" or "given-sesame" in str(kwargs)
+    return kwargs["t"] == "other" or "hidden-poppy" in str(kwargs)
 """
 
 
@@ -126,9 +126,9 @@ def test_sewer_task_group_masks_secret_arguments_under_other_names(
     (tmp_path / "prints.py").write_text(PRINTS)
     on_slurm = {"run_on": "slurm", "cluster": "local", "run_dir": tmp_path / "runs", "deferrable": where == "deferred"}
     arguments = {
-        "token": "given-sesame",
-        "pin_token": 47114711,
-        "login": {"password": "own-sesame"},
+        "token": "hidden-poppy",
+        "pin_token": 58225822,
+        "login": {"password": "own-poppy"},
         "plain": "{{ ds }}",
     }
     with pytest.warns(SecretWarning) as raised:
@@ -145,7 +145,7 @@ def test_sewer_task_group_masks_secret_arguments_under_other_names(
     assert text.count("seen") >= 5
     warned = "".join(str(each.message) for each in raised)
     for shown in (text, warned, everything_kept(but=["dag_code"]), group.dag.get_task("g.b").doc_md):
-        for value in ("given-sesame", "47114711", "own-sesame"):
+        for value in ("hidden-poppy", "58225822", "own-poppy"):
             assert value not in shown
 
 
