@@ -38,6 +38,8 @@ _MOST_REQUESTS = 200
 _MOST_OPEN = 5
 #: Width of the timeline and its names; height of a row, and maximum height of all rows, in pixels.
 _TIMELINE, _NAMES, _ROW, _TALLEST = 1160, 190, 22, 2600
+#: Width left of a timeline without names, for half of the first mark.
+_MARGIN = 20
 #: A row that is lower than this has no name.
 _ROW_WITH_NAME = 13
 _MOST_TICKS = 8
@@ -167,7 +169,7 @@ def _timeline(run: RunRecord) -> Iterator[str]:
     end = run.ended or max(task.ended or task.started or task.submitted or 0.0 for task in tasks)
     length = max(end - run.started, 0.001)
     row = min(_ROW, max(1.0, _TALLEST / len(tasks)))
-    left = _NAMES if row >= _ROW_WITH_NAME else 0
+    left = _NAMES if row >= _ROW_WITH_NAME else _MARGIN
     scale = (_TIMELINE - left - 40) / length
     height = row * len(tasks) + 24
     yield f'<div class="scroll"><svg class="sewer" role="img" width="{_TIMELINE}" height="{height:g}" '

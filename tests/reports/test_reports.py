@@ -151,6 +151,13 @@ def test_timeline_marks_have_even_steps(seconds: float, marks: list[str]) -> Non
     assert re.findall('text-anchor="middle">([^<]+ (?:s|min|h|d))</text>', page) == marks
 
 
+def test_timeline_without_names_has_room_for_its_first_mark() -> None:
+    tasks = [TaskRecord(f"t{n}", "m", [], "a.log", TaskState.SUCCEEDED, 0.0, 0.0, 40.0, 40.0) for n in range(2000)]
+    page = report_page(run_of(*tasks, ended=40.0), (), "/p")
+    (x,) = re.findall(r'x="([\d.]+)" y="12" text-anchor="middle">0 s<', page)
+    assert float(x) >= 12
+
+
 def test_page_leaves_out_columns_without_values() -> None:
     """A run on this machine has no requests."""
     task = TaskRecord("a", "m", [], "a.log", TaskState.SUCCEEDED, 1.0, 1.0, 3.0, 2.0)
