@@ -27,7 +27,7 @@ def convert(tasks: Sequence[Task], file: str, output: str | None, version: str) 
     :raises SewerError: when a state file cannot be read, or the output cannot be written.
     """
     context = vscode.DebugContext(_workspace(output), _saved_results(file))
-    problems = {task: problem for task in tasks if (problem := vscode.missing_value(task, context.results))}
+    problems = {task: problem for task in tasks if (problem := vscode.reason_against(task, context.results))}
     ready = [task for task in tasks if task not in problems]
     if output is None:
         click.echo(vscode.launch_json(ready, version, context), nl=False)

@@ -22,6 +22,7 @@ from airflow_provider_sewer.exporters.text_files import read_text, replace_text
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
+    from airflow_provider_sewer.core.call import Call
     from airflow_provider_sewer.core.placeholders import Marker
     from airflow_provider_sewer.core.task import Task
 
@@ -38,6 +39,9 @@ _TASK_KEYS = frozenset({
 
 _WORKSPACE = "${workspaceFolder}"
 _VARIABLE = re.compile(r"\$\{env:(\w+)\}")
+
+#: Words that VS Code writes to its terminal without quotes, so that the shell there changes them.
+_UNQUOTED = re.compile(r"[<>]|~.*|.*[\x00-\x1f\x7f].*", re.DOTALL)
 _BYTE_ORDER_MARK = "\ufeff"
 _WHITE_SPACE = " \t\r\n"
 
@@ -56,8 +60,8 @@ class DebugContext(NamedTuple):
 _ANYWHERE = DebugContext()
 
 
-def missing_value(task: Task, results: Mapping[str, Any]) -> str | None:
-    """Return why a task cannot be debugged: it depends on a value that only a run has; ``None`` if it can.
+def reason_against(task: Task, results: Mapping[str, Any]) -> str | None:
+    """Return why a task cannot be debugged; ``None`` if it can.
 
     :param results: results that earlier runs saved, by task name.
     """
@@ -69,7 +73,28 @@ def missing_value(task: Task, results: Mapping[str, Any]) -> str | None:
         problem = _unsaved(result, results)
         if problem is not None:
             return f"{task.source}: task {task.name!r}: {problem}"
-    return None
+    call = _call(task, results)
+    if call.stdin is None:
+        return None
+    changed = [word for word in (*_arguments(call), os.path.expanduser(call.stdin)) if _UNQUOTED.fullmatch(word)]
+    words = masked_words(changed, Secrets(task.known_secrets()), as_variable)
+    return (
+        f"{task.source}: task {task.name!r}: the terminal of VS Code, which stdin requires, changes {words[0]!r}"
+        if words
+        else None
+    )
+
+
+def _call(task: Task, results: Mapping[str, Any]) -> Call:
+    def filled(marker: Marker) -> Any:
+        return marker.resolve(results[marker.task.name]) if isinstance(marker, Result) else as_written(marker)
+
+    return task.call(filled)
+
+
+def _arguments(call: Call) -> list[str]:
+    """Return the arguments of the module, or of the program that calls the function."""
+    return list(call.argv[2:])
 
 
 def _unsaved(result: Result, results: Mapping[str, Any]) -> str | None:
@@ -83,19 +108,21 @@ def _unsaved(result: Result, results: Mapping[str, Any]) -> str | None:
 
 
 def launch_configuration(task: Task, context: DebugContext = _ANYWHERE) -> dict[str, Any]:
-    """Return the debug configuration of a task for which :func:`missing_value` finds nothing.
+    """Return the debug configuration of a task for which :func:`reason_against` has none.
 
     ``env`` has only the variables of the task; VS Code adds them to its own environment. A secret is replaced with
     ``${env:NAME}``, which VS Code reads from the environment it was started in. VS Code also expands other ``${…}`` in
-    arguments. In its terminal, ``<`` redirects stdin. Stdout is shown there instead of written to its product.
+    arguments. In its terminal, ``<`` redirects stdin. Stdout is shown there instead of written to its product. A task
+    with an argument that the shell of the terminal would change is run without that shell.
     """
     settings = task.settings
+    call = _call(task, context.results)
     configuration: dict[str, Any] = {
         "name": task.name,
         "type": "debugpy",
         "request": "launch",
-        **_target(task, context),
-        "console": "integratedTerminal",
+        **_target(task, call, context),
+        "console": "internalConsole" if any(map(_UNQUOTED.fullmatch, _arguments(call))) else "integratedTerminal",
     }
     # VS Code does not expand "~".
     if settings.python is not None:
@@ -108,14 +135,9 @@ def launch_configuration(task: Task, context: DebugContext = _ANYWHERE) -> dict[
     return configuration
 
 
-def _target(task: Task, context: DebugContext) -> dict[str, Any]:
-    def filled(marker: Marker) -> Any:
-        return marker.resolve(context.results[marker.task.name]) if isinstance(marker, Result) else as_written(marker)
-
-    call = task.call(filled)
-    _, target, *arguments = call.argv
-    if call.is_function:
-        target = _in_workspace(CALLER_FILE, context)
+def _target(task: Task, call: Call, context: DebugContext) -> dict[str, Any]:
+    target = _in_workspace(CALLER_FILE, context) if call.is_function else call.target
+    arguments = _arguments(call)
     if call.stdin is not None:
         arguments += ["<", os.path.expanduser(call.stdin)]
     shown = masked_words(arguments, Secrets(task.known_secrets()), as_variable)

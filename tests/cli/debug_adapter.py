@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -88,8 +89,16 @@ class DebugAdapter:
     def _run_in_terminal(self, request: dict[str, Any]) -> None:
         assert request["command"] == "runInTerminal"
         asked = request["arguments"]
+        # VS Code types the command into a shell. It leaves "<" and ">" as they are, and escapes signs in other words.
+        words = [
+            word if word in ("<", ">") else re.sub(r"([\"'\\$!><#()\[\]*&^| ;{}?`])", r"\\\1", word) or '""'
+            for word in asked["args"]
+        ]
         self._program = subprocess.Popen(
-            asked["args"], cwd=asked["cwd"], env={**self._env, **asked.get("env", {})}, stdin=subprocess.DEVNULL
+            ["bash", "-c", "exec " + " ".join(words)],
+            cwd=asked["cwd"],
+            env={**self._env, **asked.get("env", {})},
+            stdin=subprocess.DEVNULL,
         )
         body = {"processId": self._program.pid}
         answer = {"type": "response", "request_seq": request["seq"], "command": request["command"]}

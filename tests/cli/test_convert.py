@@ -130,6 +130,43 @@ def test_debugger_stops_at_breakpoint_in_converted_task(task: str, line: str, va
         assert variables["words"] == "['--indent', '49']"
 
 
+SIGNS = """
+from airflow_provider_sewer import Task
+Task("signs", "signs", args=[">", "kept.txt", "two\\nlines", "~"])
+Task("reads", "signs", args=["a b", "$HOME", "*", ""], stdin="in put.txt")
+Task("both", "signs", args=["<"], stdin="in put.txt")
+"""
+READS_SIGNS = """
+import sys
+words = [*sys.argv[1:], *([] if "kept.txt" in sys.argv else [sys.stdin.read()])]
+print(words)
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("signs", [">", "kept.txt", "two\nlines", "~"]), ("reads", ["a b", "$HOME", "*", "", "line"])],
+)
+def test_debugged_task_gets_its_arguments_and_stdin(task: str, words: list[str], sppe) -> None:
+    """The terminal of VS Code leaves "<" and ">" to its shell, and quotes neither lines nor "~"."""
+    sppe.write("flow.py", SIGNS)
+    sppe.write("signs.py", READS_SIGNS)
+    (sppe.folder / "in put.txt").write_text("line")
+
+    done = sppe.run("convert", "flow.py", "--to", "vscode")
+
+    assert done.returncode == 1
+    assert "task 'both': the terminal of VS Code, which stdin requires, changes '<'" in done.stderr
+    adapter = _debug_adapter.DebugAdapter(str(sppe.folder), sppe.environment())
+    configuration = {**configurations(sppe)[task], "python": sys.executable}
+    try:
+        variables = adapter.stop_at(configuration, os.path.realpath(sppe.folder / "signs.py"), 4)
+    finally:
+        adapter.close()
+    assert variables["words"] == repr(words)
+    assert not (sppe.folder / "kept.txt").exists()
+
+
 @pytest.mark.parametrize("place", ["file", "variables", "options"])
 def test_convert_completes_tasks_with_settings(place: str, flow) -> None:
     """They are those of `sppe run`; a secret is left to the environment of VS Code."""
