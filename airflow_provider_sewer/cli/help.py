@@ -48,6 +48,12 @@ class GroupedOption(click.Option):
                 return values[self.setting], ParameterSource.DEFAULT_MAP
         return value, source
 
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return the name of the option, or of the variable that its value is from."""
+        if ctx is not None and ctx.get_parameter_source(str(self.name)) is ParameterSource.ENVIRONMENT:
+            return variable(self.setting)
+        return super().get_error_hint(ctx)
+
 
 def completed(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> tuple[str, ...]:
     """Return ``K=V`` pairs after those of the places that they have precedence over.

@@ -216,3 +216,9 @@ def test_report_finds_run_in_log_dir_of_settings(arguments: tuple[str, ...], sho
     done = shows.run("report", "--format", "tsv", *arguments)
 
     assert "shows\tsucceeded" in done.stdout, done.stderr
+
+
+def test_invalid_value_of_a_variable_names_the_variable(shows) -> None:
+    done = shows.run("run", env={"SEWER_RETRIES": "many"})
+    assert done.returncode == 2
+    assert "Invalid value for SEWER_RETRIES: 'many'" in done.stderr
