@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Optional
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.core.errors import InvalidTask, Key, SlurmRequestLimit, key_of, unknown_name
 from airflow_provider_sewer.core.slurm_amounts import AMOUNTS, amount_of, multiplied, with_amount
-from airflow_provider_sewer.core.slurm_parameters import checked_parameter, same_meaning
+from airflow_provider_sewer.core.slurm_parameters import checked_parameter, checked_slurm, same_meaning
 from airflow_provider_sewer.core.templates import is_template
 
 #: Parameters that a text can replace, besides :data:`~airflow_provider_sewer.core.slurm_amounts.AMOUNTS`.
@@ -97,7 +97,11 @@ def merged_rules(high: Optional[Mapping[str, Any]], low: Optional[Mapping[str, A
     """Return rules, completed error by error by those of lower precedence; ``max`` is merged by parameter."""
     if high is None or low is None:
         return low if high is None else high
-    limits = {**low.get(_MAX, {}), **high.get(_MAX, {})}
+    nearer = high.get(_MAX, {})
+    farther = {
+        name: limit for name, limit in low.get(_MAX, {}).items() if nearer.keys().isdisjoint(same_meaning(name)[0])
+    }
+    limits = {**farther, **nearer}
     return {**low, **high, **({_MAX: limits} if limits else {})}
 
 
@@ -172,6 +176,17 @@ class Request(NamedTuple):
         own = {name: value for name, value in slurm.items() if name in CHANGEABLE and value is not None}
         return cls(own, own)
 
+    @classmethod
+    def checked(cls, own: Mapping[str, Any], asked: Mapping[str, Any], extra_tries: Mapping[str, Any]) -> Request:
+        """Return a stored request.
+
+        :raises InvalidTask: when a value cannot be that of a request.
+        """
+        for error, number in extra_tries.items():
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise InvalidTask(f"extra_tries: {error} must be an integer, got {number!r:.200}")
+        return cls(checked_slurm(own), checked_slurm(asked), extra_tries)
+
     def applied_to(self, slurm: Mapping[str, Any]) -> dict[str, Any]:
         """Return all parameters of a task, with those of this request."""
         return {**{name: value for name, value in slurm.items() if name not in CHANGEABLE}, **self.asked}
@@ -188,12 +203,13 @@ class Request(NamedTuple):
         :raises SlurmRequestLimit: as :func:`next_request` does.
         """
         edited = {name for name in CHANGEABLE if self.own.get(name) != before.own.get(name)}
-        asked = {**{name: value for name, value in before.asked.items() if name not in edited}}
+        replaced = {other for name in edited for names in same_meaning(name) for other in names}
+        asked = {name: value for name, value in before.asked.items() if name not in replaced}
         asked.update({name: value for name, value in self.own.items() if name in edited})
         changes: list[str] = []
         if failure is not None:
             rule = _rule_of(rules, failure.error)
-            kept = {name: each for name, each in rule.items() if edited.isdisjoint(same_meaning(name)[0])}
+            kept = {name: each for name, each in rule.items() if name not in replaced}
             asked, changes = next_request(asked, {**(rules or {}), _NAME_OF.get(failure.error, ""): kept}, failure)
         return Request(self.own, asked, before.extra_tries), changes
 
@@ -218,10 +234,10 @@ def next_request(
         if parameter == _TRIES:
             continue
         name, value = _changed(asked, parameter, change, failure)
-        most = None if isinstance(change, str) or name not in AMOUNTS or value is None else _most(rules, name)
-        if most is not None and (amount_of(name, value) or 0) > most:
-            limit = with_amount(name, asked[name], most)
-            if (amount_of(name, asked[name]) or 0) >= (amount_of(name, limit) or 0):
+        most = None if name not in AMOUNTS or value is None else _most(rules, name)
+        if most is not None and (amount_of(name, value) or math.inf) > most:
+            limit = with_amount(name, value, most)
+            if not isinstance(change, str) and (amount_of(name, asked[name]) or 0) >= (amount_of(name, limit) or 0):
                 exceeded.append(f"{name} would exceed max {limit} (asked: {asked[name]}, next: {value})")
                 continue
             value = limit
@@ -243,7 +259,26 @@ def _rule(error: str, changes: Any) -> Optional[dict[str, Any]]:
         return None
     if not isinstance(changes, Mapping):
         raise InvalidTask(f"must be a mapping of Slurm parameters to factors or texts, got {changes!r:.200}")
-    return {name: _change(error, name, change) for name, change in changes.items()}
+    rule = {name: _change(error, name, change) for name, change in changes.items()}
+    _reject_several_of_one_meaning(rule, texts_replace=True)
+    if rule.get(_EXCLUDE_NODE) and "exclude" in rule:
+        raise InvalidTask(f"exclude would replace the nodes of {_EXCLUDE_NODE}; keep one of them", at=("exclude",))
+    return rule
+
+
+def _reject_several_of_one_meaning(changes: Mapping[str, Any], *, texts_replace: bool) -> None:
+    """Check that no two keys change or limit the same parameter.
+
+    :param texts_replace: whether a text replaces the value of each task. Other values of parameters that exclude each
+        other are for different tasks.
+    """
+    names = [name for name in changes if name in CHANGEABLE]
+    for position, second in enumerate(names):
+        synonyms, exclusive = same_meaning(second)
+        for first in names[:position]:
+            replaces = texts_replace and (isinstance(changes[first], str) or isinstance(changes[second], str))
+            if first in synonyms or (replaces and first in exclusive):
+                raise InvalidTask(f"{first!r} and {second!r} exclude each other; keep one of them", at=(Key(second),))
 
 
 def _change(error: str, name: Any, change: Any) -> Any:
@@ -307,6 +342,7 @@ def _checked_max(limits: Any) -> dict[str, Any]:
             raise InvalidTask(str(error).partition("slurm: ")[2] or str(error), at=(name,)) from None
         if amount_of(name, checked[name]) is None:
             raise InvalidTask(f"{name} must be an amount, got {limit!r:.200}; leave it out for no limit", at=(name,))
+    _reject_several_of_one_meaning(checked, texts_replace=False)
     return checked
 
 

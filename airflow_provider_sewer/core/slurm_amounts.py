@@ -8,8 +8,8 @@ from typing import Any, Callable, Optional
 
 #: Slurm's units of memory in megabytes; without one it counts megabytes (sbatch, --mem).
 _UNITS = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
-_MEMORY = re.compile(r"(\d+)([KMGT]?)B?")
-_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+_MEMORY = re.compile(r"([0-9]{1,18})([KMGT]?)B?")
+_TIME = re.compile(r"(?:([0-9]{1,18})-)?([0-9]{1,18})(?::([0-9]{1,18}))?(?::([0-9]{1,18}))?")
 
 #: Parameters with an amount of memory as text.
 _MEMORY_TEXTS = ("mem", "mem_per_cpu", "mem_per_gpu")
@@ -25,15 +25,17 @@ AMOUNTS = (
 def amount_of(name: str, value: Any) -> Optional[float]:
     """Return the amount of a parameter: memory in megabytes, time in minutes, or a count; ``None`` for no limit.
 
+    For Slurm, memory of 0 is all memory of a node, and a time of 0 is no limit.
+
     :param name: one of :data:`AMOUNTS`.
     :param value: its checked value.
     """
     if name == "mem_gb":
         return float(value) * 1024
     if name in _MEMORY_TEXTS:
-        return megabytes(value)
+        return megabytes(value) or None
     if name == "time":
-        return minutes(value)
+        return minutes(value) or None
     if name in _GPUS:
         return float(sum(_count(part) for part in str(value).split(",")))
     return float(value)

@@ -38,9 +38,11 @@ RESERVED = (
     "wait", "parsable", "quiet", "test-only", "wrap", "clusters", "help", "usage", "version",
 )  # fmt: skip
 
-_MEMORY = re.compile(r"\d+([KMGT]B?)?", re.IGNORECASE)
-_TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
-_GPUS = re.compile(r"([A-Za-z][\w.-]*:)?\d+")
+#: Digits of a number in a text; 64 bits hold each of these.
+_DIGITS = "[0-9]{1,18}"
+_MEMORY = re.compile(rf"{_DIGITS}([KMGT]B?)?", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(rf"({_DIGITS}-)?{_DIGITS}(:{_DIGITS}){{0,2}}|UNLIMITED|INFINITE", re.IGNORECASE | re.ASCII)
+_GPUS = re.compile(rf"([A-Za-z][\w.-]*:)?{_DIGITS}")
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LINE_BREAKS = "\n\r\x85\u2028\u2029"
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -206,7 +208,7 @@ def _formed(form: re.Pattern[str], example: str) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         text = _text(value)
         if not is_template(text) and not form.fullmatch(text):
-            raise InvalidTask(f"must have a form that Slurm reads, such as {example}; got {value!r}")
+            raise InvalidTask(f"must have a form that Slurm reads, such as {example}; got {value!r:.200}")
         return text
 
     return check
@@ -215,7 +217,7 @@ def _formed(form: re.Pattern[str], example: str) -> Callable[[Any], str]:
 def _gpus(value: Any) -> int | str:
     """Check a number of GPUs, or numbers by type: ``"a100:2,v100:1"``."""
     text = _text(value)
-    if text.isdecimal():
+    if re.fullmatch(_DIGITS, text):
         return int(text)
     if not is_template(text) and not all(_GPUS.fullmatch(part) for part in text.split(",")):
         raise InvalidTask(f"must be a number of at least 0, or 'type:number', got {value!r:.200}")

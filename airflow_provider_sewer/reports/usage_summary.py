@@ -21,6 +21,8 @@ GIGABYTE = 1024.0**3
 FEW_JOBS = 5
 OUT_OF_MEMORY, TIMEOUT = key_of(SlurmOutOfMemory), key_of(SlurmTimeout)
 _HOUR = 3600.0
+#: Resolution of durations in seconds.
+_SHORTEST = 0.001
 #: A suggestion is the largest usage times the first number, rounded up to a multiple of the second one.
 _MARGIN = {"mem_gb": (1.25, 0.5), "timeout_min": (1.5, 5.0)}
 #: It is at least this multiple of a request that was too small.
@@ -113,7 +115,7 @@ def gigabytes_used(usage: TaskUsage) -> float | None:
 def busy_cpus(usage: TaskUsage) -> float | None:
     """Return the number of processors of one node that were busy on average."""
     seconds = usage.used.get("elapsed", 0.0) * _nodes(usage)
-    return usage.used["cpu"] / seconds if seconds and usage.used.get("cpu") else None
+    return usage.used["cpu"] / seconds if seconds >= _SHORTEST and usage.used.get("cpu") else None
 
 
 def _minutes(usage: TaskUsage) -> float | None:

@@ -84,11 +84,22 @@ def snippets(summaries: Iterable[TaskSummary], file: str) -> list[str]:
     if not suggested:
         return ["No request differs much from the usage."]
     in_file = [*map(_yaml if file.endswith((".yaml", ".yml")) else _python, suggested, suggested.values())]
-    names = {task: task if file else task.rpartition(".")[2] for task in suggested}
-    in_dag = [f"        {names[task]!r}: {{'slurm': {slurm!r}}}," for task, slurm in suggested.items()]
     place = "in the workflow file:" if file else "for the operator:"
     of_group = "or in the DAG file:" if file else "or for sewer_task_group(), by the task in the workflow file:"
-    return ["", f"Suggested requests, {place}", *in_file, of_group, "    overrides={", *in_dag, "    }"]
+    return ["", f"Suggested requests, {place}", *in_file, of_group, *_overrides(suggested, has_groups=not file)]
+
+
+def _overrides(suggested: Mapping[str, Mapping[str, float | int]], *, has_groups: bool) -> list[str]:
+    """Return the lines of the overrides of each group."""
+    groups: dict[str, list[str]] = {}
+    for task, slurm in suggested.items():
+        group, _, name = task.rpartition(".") if has_groups else ("", "", task)
+        groups.setdefault(group, []).append(f"        {name!r}: {{'slurm': {slurm!r}}},")
+    return [
+        line
+        for group, lines in groups.items()
+        for line in (f"    overrides={{{f'  # {printable(group)}' if group else ''}", *lines, "    }")
+    ]
 
 
 def _python(task: str, slurm: Mapping[str, float | int]) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.atomic_file import write_atomically
-from airflow_provider_sewer.core.errors import SlurmUnavailable, UnreadableRecord
+from airflow_provider_sewer.core.errors import InvalidTask, SlurmUnavailable, UnreadableRecord
 from airflow_provider_sewer.core.formats import (
     ASKED,
     ATTEMPT,
@@ -197,7 +197,12 @@ class JobDirectory:
         :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
         record = self._read_record(ASKED, self._asked)
-        return None if record is None else Request(*ASKED.values(record))
+        if record is None:
+            return None
+        try:
+            return Request.checked(*ASKED.values(record))
+        except InvalidTask as error:
+            raise ASKED.damaged(self._asked, error) from None
 
     def write_failure(self, failure: Failure) -> None:
         """Record how the attempt has failed, for the retry after it."""
@@ -209,6 +214,8 @@ class JobDirectory:
         :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
         record = self._read_record(FAILURE, self._failure)
+        if record is not None and not record["node"].isprintable():
+            raise FAILURE.damaged(self._failure, "'node' has a control character")
         return None if record is None else Failure(*FAILURE.values(record))
 
     def write_ended(self, how: str, try_number: int = 0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -131,13 +130,13 @@ class JobUsage(NamedTuple):
 
     @classmethod
     def of_values(cls, values: Sequence[Any]) -> JobUsage:
-        """Return the usage with stored values, without those that are not numbers where they should be."""
+        """Return the usage with stored values, without those that are not amounts where they should be."""
         usage = cls(*values)
         return usage._replace(
             waited=_number(usage.waited),
             started=_number(usage.started),
             ended=_number(usage.ended),
-            requested=_numbers(usage.requested),
+            requested={name: amount for name, amount in _numbers(usage.requested).items() if amount},
             used=_numbers(usage.used),
         )
 
@@ -152,4 +151,4 @@ def _numbers(fields: Mapping[str, Any]) -> dict[str, float]:
 
 def _number(value: Any) -> float | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < 2**63 and math.isfinite(value) else None
+    return float(value) if is_number and 0 <= value < 2**63 else None

@@ -12,6 +12,9 @@ from airflow_provider_sewer.core.slurm_amounts import megabytes, minutes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: Number of devices, with so few digits that Slurm can store it.
+_COUNT = re.compile(r"[0-9]{1,18}")
+
 
 def request_of(slurm: Mapping[str, Any]) -> dict[str, float]:
     """Return the resources of one node of a job: ``cpus``, ``mem_gb``, ``gpus``; and its ``timeout_min``.
@@ -71,4 +74,4 @@ def _gpus(slurm: Mapping[str, Any], nodes: int, tasks: int) -> float | None:
 def _count(gpus: Any) -> float:
     """Return the sum of counts by type, such as ``a100:2,v100:1``; a type without a count is one."""
     counts = (part.rpartition(":")[2] for part in str(gpus).split(","))
-    return float(sum(int(count) if count.isdecimal() else 1 for count in counts))
+    return float(sum(int(count) if _COUNT.fullmatch(count) else 1 for count in counts))

@@ -120,6 +120,14 @@ def test_limit_of_one_amount_does_not_stop_the_other():
         next_request(request, rules, OUT_OF_MEMORY)
 
 
+def test_text_from_another_place_is_lowered_to_the_limit():
+    """The connection's limit holds for the texts of a task, too."""
+    rules = merged_rules({"SlurmPreempted": {"mem_gb": "64", "time": "UNLIMITED"}}, {"max": {"mem": "32G", "time": 60}})
+    request, _ = next_request({"mem_per_cpu": "1G", "time": "30"}, rules, Failure("preempted"))
+    assert request == {"mem_gb": 32, "time": "0-01:00:00"}
+    assert next_request(request, rules, Failure("preempted")) == (request, [])
+
+
 def test_limit_of_typed_gpus_keeps_the_type():
     """The limit is a number, the request has a type."""
     rules = {"SlurmOutOfMemory": {"gpus_per_node": 2}, "max": {"gpus_per_node": 3}}
@@ -155,6 +163,14 @@ def test_value_that_the_user_changes_in_between_counts():
     assert now.asked == {"mem_gb": 100, "timeout_min": 20}
 
 
+def test_value_that_the_user_changes_in_between_replaces_those_that_exclude_it():
+    """The job would request memory twice."""
+    rules = {"SlurmOutOfMemory": {"mem_per_cpu": "8G"}}
+    before, _ = Request.of({"mem_gb": 16}).after(Request.of({"mem_gb": 16}), rules, OUT_OF_MEMORY)
+    assert before.asked == {"mem_per_cpu": "8G"}
+    assert Request.of({"mem_gb": 100}).after(before, rules, OUT_OF_MEMORY)[0].asked == {"mem_gb": 100}
+
+
 # -- Checks ------------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +198,13 @@ def test_value_that_the_user_changes_in_between_counts():
         ({"max": {"partition": 3}}, "unknown amount 'partition'"),
         ({"max": {"mem_gb": "{{ x }}"}}, "max: mem_gb must not be a template"),
         ({"max": {"mem": "much"}}, "max: mem must have a form that Slurm reads"),
+        ({"SlurmTimeout": {"mem_gb": 2, "mem": 3}}, "SlurmTimeout: 'mem_gb' and 'mem' exclude each other"),
+        ({"SlurmTimeout": {"mem_gb": "8", "mem_per_cpu": 2}}, "'mem_gb' and 'mem_per_cpu' exclude each other"),
+        ({"SlurmTimeout": {"exclude_node": True, "exclude": "n1"}}, "exclude would replace the nodes of exclude_node"),
+        ({"SlurmTimeout": {"mem": "9" * 400}}, "mem must have a form that Slurm reads"),
+        ({"max": {"time": "9" * 400}}, "max: time must have a form that Slurm reads"),
+        ({"max": {"mem": "0"}}, "max: mem must be an amount, got '0'"),
+        ({"max": {"mem_gb": 4, "mem": "5G"}}, "max: 'mem_gb' and 'mem' exclude each other"),
         ({"max": {"time": "UNLIMITED"}}, "max: time must be an amount, got 'UNLIMITED'; leave it out for no limit"),
     ],
 )
@@ -197,6 +220,8 @@ def test_invalid_rules_raise(value, message):
         (MEMORY, {}, "mem_gb cannot be multiplied, as the task does not request it; add mem_gb to slurm, or leave it"),
         (MEMORY, {"mem_per_cpu": "1G"}, "the task does not request it; it requests 'mem_per_cpu': name that"),
         ({"SlurmTimeout": {"time": 2}}, {"time": "UNLIMITED"}, "time='UNLIMITED' cannot be multiplied"),
+        ({"SlurmTimeout": {"time": 2}}, {"time": "0"}, "time='0' cannot be multiplied; request a number"),
+        (MEMORY, {"mem": "0"}, "mem='0' cannot be multiplied; request a number"),
         (MEMORY, {"mem_gb": 41}, "max: mem_gb must be at least the task's own mem_gb=41, got 40"),
         ({"SlurmOutOfMemory": {"mem_per_cpu": 2}, "max": {"mem_gb": 40}}, {"mem_per_cpu": "1G"},
          "max: mem_gb does not limit 'mem_per_cpu', which the task requests; name 'mem_per_cpu'"),
@@ -231,3 +256,10 @@ def test_rules_are_merged_error_by_error_and_limits_by_parameter():
     assert both == {"SlurmTimeout": {"time": 2}, "SlurmPreempted": None, "max": {"time": None, "mem": "5"}}
     assert tries_of(both, "preempted") == 0
     assert tries_of(far, "preempted") == 2
+
+
+def test_nearer_limit_replaces_that_of_a_synonym():
+    """Otherwise the connection's limit would count for a task that has its own."""
+    assert merged_rules({"max": {"mem": "64G"}}, {"max": {"mem_gb": 32, "time": 9}}) == {
+        "max": {"time": 9, "mem": "64G"}
+    }

@@ -173,6 +173,14 @@ def test_text_of_airflow_tasks_overrides_the_task_of_the_workflow_file() -> None
     assert list(ast.literal_eval(text.partition("overrides=")[2].strip())) == ["train"]
 
 
+def test_text_of_tasks_with_one_name_in_two_groups_has_overrides_for_each() -> None:
+    """One mapping would keep only the last of them."""
+    text = usage_text([summary_of(usage(2.1))._replace(task=task) for task in ("a.train", "b.c.train", "b.c.x")], "")
+    groups = [part.strip().partition("}\n    overrides")[0] for part in text.split("overrides=")[1:]]
+    assert [list(ast.literal_eval(group)) for group in groups] == [["train"], ["train", "x"]]
+    assert [group.splitlines()[0] for group in groups] == ["{  # a", "{  # b.c"]
+
+
 def test_text_prints_yaml_for_stages() -> None:
     text = usage_text([summary_of(usage(2.1))._replace(task="a: b")], "stages.yaml")
     (line,) = (line for line in text.splitlines() if "{slurm:" in line)
@@ -188,6 +196,10 @@ def test_text_explains_unmeasured_usage_failures_gpus_and_few_jobs() -> None:
         "a: the suggestion rests on fewer than 5 jobs",
     ):  # fmt: skip
         assert part in text
+
+
+def test_duration_below_the_resolution_leaves_the_processors_unknown() -> None:
+    assert summary_of(usage(2.1, elapsed=1e-320)).cpus.largest is None
 
 
 def test_text_of_many_jobs_has_no_warning() -> None:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_sewer.core.errors import SlurmNodeFailure, SlurmOutOfMemory, SlurmRequestLimit, SlurmTimeout
+from airflow_provider_sewer.core.errors import (
+    SlurmNodeFailure,
+    SlurmOutOfMemory,
+    SlurmRequestLimit,
+    SlurmTimeout,
+    UnreadableRecord,
+)
 from airflow_provider_sewer.core.retry_requests import Failure
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from tests.slurm.test_arrays import elements, instances
 from tests.slurm.test_job_result import cgroup_cluster
 from tests.slurm.worker import folders, seen
@@ -183,6 +191,25 @@ def test_kernel_ends_the_first_job_and_the_second_has_memory_enough(make_slurm, 
     second = jobs.follow(planned)
     assert second.succeeds() == "done"
     assert asked(slurm, second.id)[0] == "615M"
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("asked.json", {"own": {"mem_gb": "much"}, "asked": {}, "extra_tries": {}}),
+        ("asked.json", {"own": {}, "asked": {"mem_gb": 1, "mem": "1G"}, "extra_tries": {}}),
+        ("asked.json", {"own": {}, "asked": {}, "extra_tries": {"preempted": True}}),
+        ("failure.json", {"error": "timeout", "node": "n1\n#SBATCH --mem=0"}),
+    ],
+)
+def test_damaged_record_of_a_retry_raises(tmp_path, name, record):
+    """The error has the path of the record, so that a user can look at it."""
+    directory = JobDirectory(str(tmp_path / "1"))
+    directory.create()
+    path = Path(directory.path, name)
+    path.write_text(json.dumps({"format": 1, **record}))
+    with pytest.raises(UnreadableRecord, match=re.escape(str(path))):
+        directory.read_request() if name == "asked.json" else directory.read_failure()
 
 
 def test_records_of_a_retry(plan, jobs, slurm):

@@ -212,3 +212,15 @@ def test_record_with_values_that_are_no_numbers_omits_them(tmp_path: Path) -> No
     usage = directory.read_usage()
     assert usage is not None
     assert (usage.used, usage.waited, usage.requested) == ({"max_rss": 5.0}, None, {})
+
+
+def test_record_with_amounts_that_cannot_be_omits_them(tmp_path: Path) -> None:
+    """A damaged record does not spoil the report on all others."""
+    directory = JobDirectory(str(tmp_path / "1"))
+    directory.create()
+    stored = json.loads((Path(__file__).parents[1] / "records" / "1" / "usage.json").read_text())
+    stored |= {"requested": {"cpus": 8, "tasks": 0, "nodes": -1}, "used": {"elapsed": -5, "cpu": 0}}
+    Path(directory.path, "usage.json").write_text(json.dumps(stored))
+    usage = directory.read_usage()
+    assert usage is not None
+    assert (usage.requested, usage.used) == ({"cpus": 8.0}, {"cpu": 0.0})
