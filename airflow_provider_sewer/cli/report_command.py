@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import NamedTuple
 
 import pendulum
@@ -100,14 +101,12 @@ def _warn(note: str) -> None:
 def _moment(since: str) -> float:
     """Return seconds since 1970 for a date, or for a duration such as ``7d``, ``12h`` or ``P2W`` before now."""
     text = f"P{since[:-1]}D" if since[-1:] == "d" else f"PT{since[:-1]}H" if since[-1:] == "h" else since
-    try:
+    with suppress(ValueError, OverflowError):  # OverflowError: a duration before the year 1
         parsed = pendulum.parse(text, tz="local")
-    except ValueError:
-        parsed = None
-    if isinstance(parsed, pendulum.Duration):
-        return (pendulum.now() - parsed).timestamp()
-    if isinstance(parsed, pendulum.DateTime):
-        return parsed.timestamp()
+        if isinstance(parsed, pendulum.Duration):
+            return (pendulum.now() - parsed).timestamp()
+        if isinstance(parsed, pendulum.DateTime):
+            return parsed.timestamp()
     raise SewerError(f"--since must be a date or a duration such as 7d, 12h or 2026-01-31, got {since!r:.200}")
 
 

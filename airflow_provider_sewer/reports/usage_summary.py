@@ -50,7 +50,8 @@ class TaskSummary(NamedTuple):
     :param gpus: requested GPUs of one node, whose usage is not measured.
     :param core_hours: requested and unused, on all nodes.
     :param gigabyte_hours: requested and unused, on all nodes.
-    :param suggestion: Slurm parameters that would have been enough, for those requests that differ.
+    :param suggestion: Slurm parameters that would have been enough, for those requests that differ; with fewer
+        processors always the memory, too.
     """
 
     task: str
@@ -85,10 +86,14 @@ def _summary(task: str, usages: Sequence[TaskUsage]) -> TaskSummary:
     memory = _spread(usages, "mem_gb", gigabytes_used)
     cpus = _spread(usages, "cpus", busy_cpus)
     minutes = _spread(usages, "timeout_min", _minutes)
+    enough_cpus = _enough_cpus(cpus, usages)
+    enough_memory = _enough("mem_gb", memory, usages, OUT_OF_MEMORY)
+    if enough_memory is None and enough_cpus:  # the request may be one for each processor
+        enough_memory = memory.requested
     suggested = {
-        "mem_gb": _enough("mem_gb", memory, usages, OUT_OF_MEMORY),
+        "mem_gb": enough_memory,
         "timeout_min": _enough("timeout_min", minutes, usages, TIMEOUT),
-        **_enough_cpus(cpus, usages),
+        **enough_cpus,
     }
     return TaskSummary(
         task,
@@ -177,7 +182,7 @@ def _enough(name: str, spread: Spread, usages: Iterable[TaskUsage], failure: str
     return enough if enough < spread.requested or least > spread.requested else None
 
 
-def _enough_cpus(spread: Spread, usages: Sequence[TaskUsage]) -> dict[str, float | None]:
+def _enough_cpus(spread: Spread, usages: Sequence[TaskUsage]) -> dict[str, float]:
     """Return the parameter that would have been enough: for each of the tasks of a node, or for each of its GPUs."""
     newest = next((usage.requested for usage in usages if "cpus" in usage.requested), {})
     name = "cpus_per_gpu" if "cpus_per_gpu" in newest else "cpus_per_task"
@@ -185,7 +190,7 @@ def _enough_cpus(spread: Spread, usages: Sequence[TaskUsage]) -> dict[str, float
     if not spread.requested or not spread.largest:
         return {}
     enough = _rounded_up(spread.largest / parts, 1.0)
-    return {name: enough if enough < spread.requested / parts else None}
+    return {name: enough} if enough < spread.requested / parts else {}
 
 
 def _rounded_up(amount: float, step: float) -> float:

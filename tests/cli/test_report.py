@@ -200,7 +200,7 @@ for job_id in sys.argv[sys.argv.index("-j") + 1].split(","):
     assert {row["runs_wasted_gb_hours"] for row in rows} == {"1"}
 
 
-@pytest.mark.parametrize("since", ["soon", "", "d", "-1"])
+@pytest.mark.parametrize("since", ["soon", "", "d", "-1", "99999999999d", f"{'9' * 30}h"])
 def test_usage_since_no_time_exits_with_2(sppe, since) -> None:
     sppe.tasks(a="pass")
     run = sppe.run("usage", "-p", "flow.py", "--since", since)

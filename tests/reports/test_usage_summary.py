@@ -123,7 +123,7 @@ def test_suggestion_is_valid_and_never_below_the_usage(memory, busy) -> None:
 
 
 def test_suggestion_after_success_never_exceeds_the_request() -> None:
-    assert "mem_gb" not in summary_of(usage(15.9)).suggestion
+    assert "mem_gb" not in summary_of(usage(15.9, cpu=4 * 3600.0)).suggestion
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,8 @@ def test_suggestion_after_success_never_exceeds_the_request() -> None:
     ],
 )
 def test_suggestion_after_out_of_memory_is_more_than_its_request(usages, suggestion) -> None:
-    assert summary_of(*usages).suggestion.get("mem_gb") == suggestion
+    all_busy = [each._replace(used={**each.used, "cpu": 4 * 3600.0}) for each in usages]
+    assert summary_of(*all_busy).suggestion.get("mem_gb") == suggestion
 
 
 def test_suggestion_after_timeout_is_more_than_its_request() -> None:
@@ -158,6 +159,11 @@ def test_suggestion_after_timeout_is_more_than_its_request() -> None:
 def test_suggested_cpus_are_those_of_one_task_or_gpu(request_, busy, suggestion) -> None:
     """`cpu` is the time of all nodes."""
     assert summary_of(usage(1, request=request_, cpu=busy * 3600)).suggestion == suggestion
+
+
+def test_fewer_processors_keep_the_memory_that_may_be_requested_for_each() -> None:
+    """A job with 4 GB for each of 4 processors that uses 15 GB would run out of memory with 2 processors."""
+    assert summary_of(usage(15)).suggestion == {"mem_gb": 16, "timeout_min": 90, "cpus_per_task": 2}
 
 
 def test_text_prints_snippets_for_workflow_file_and_overrides() -> None:
