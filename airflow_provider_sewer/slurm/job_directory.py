@@ -77,6 +77,7 @@ class JobDirectory:
         self.alive = self._file("alive")  # a local job touches it every few seconds
         self.cpu_times = self._file("times.txt")
         self.usage_samples = self._file("usage.txt")
+        self._steps = self._file("steps")  # the job script has seen an srun of the module's own
         self._attempt = self._file("attempt.json")
         self._job = self._file("job.json")
         self._log_state = self._file("log-offsets.json")
@@ -403,6 +404,11 @@ class JobDirectory:
             return self.read_success()
         except UnreadableRecord:
             return False
+
+    @property
+    def has_own_steps(self) -> bool:
+        """Return whether the module has started an srun of its own."""
+        return os.path.exists(self._steps)
 
     def is_alive(self, within: float) -> bool:
         """Return whether a local job on any host has given a sign of life in the last seconds."""

@@ -218,8 +218,9 @@ class JobResultFactory:
             return was_killed or end is TERMINAL_STATES["CANCELLED"]
         reports = [found.group(1) for found in map(_SRUN_REPORT.match, lines) if found]
         # All of them: the lines of srun and those of the module, which can look alike, come in no order.
-        srun_killed = bool(reports) and all(map(_SRUN_KILLED.match, reports)) and runs_srun(self._job.directory)
-        return record.phase == "teardown" and (record.exit_code == _KILLED or srun_killed)
+        srun_killed = bool(reports) and all(map(_SRUN_KILLED.match, reports))
+        has_srun = runs_srun(self._job.directory) or self._job.directory.has_own_steps
+        return record.phase == "teardown" and (record.exit_code == _KILLED or (srun_killed and has_srun))
 
     def _cancelled_before_start_reason(self) -> TerminalState:
         """Return the likely causes for a job with a node that was cancelled before its script began.

@@ -143,11 +143,24 @@ def test_out_of_memory_state_raises_slurm_out_of_memory(jobs) -> None:
     assert job.fails(errors.SlurmOutOfMemory, "ran out of memory", "mem_gb").state == "OUT_OF_MEMORY"
 
 
-@pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
-def test_oom_kill_by_kernel_raises_slurm_out_of_memory(make_slurm, talk_to, tmp_path, jobs_on, use_srun) -> None:
+HOLDS = "held = b'x' * (400 << 20)"
+
+
+@pytest.mark.parametrize(
+    ("source", "use_srun"),
+    [
+        (HOLDS, False),
+        (HOLDS, True),
+        (f"import subprocess; sys.exit(subprocess.call(['srun', sys.executable, '-c', {HOLDS!r}]))", False),
+    ],
+    ids=["plain", "under srun", "with an srun of its own"],
+)
+def test_oom_kill_by_kernel_raises_slurm_out_of_memory(
+    make_slurm, talk_to, tmp_path, jobs_on, source, use_srun
+) -> None:
     """So it is under srun too, where Slurm calls the job failed and only the step out of memory."""
     slurm = talk_to(cgroup_cluster(make_slurm, tmp_path))
-    job = jobs_on(slurm).start("held = b'x' * (400 << 20)", slurm={"mem_gb": 0.06, "use_srun": use_srun})
+    job = jobs_on(slurm).start(source, slurm={"mem_gb": 0.06, "use_srun": use_srun})
     job.fails(errors.SlurmOutOfMemory, "ran out of memory on n1", "mem_gb")
     usage = job.directory.read_usage()
     assert usage is not None
