@@ -106,13 +106,19 @@ def merged_rules(high: Optional[Mapping[str, Any]], low: Optional[Mapping[str, A
 
 
 def reject_missing_amounts(rules: Optional[Mapping[str, Any]], request: Mapping[str, Any]) -> None:
-    """Check that the parameters that are multiplied or limited are requested.
+    """Check that the parameters that are multiplied or limited are requested, and that each change has an effect.
 
     :param request: all parameters of the task, with templates as they are.
     :raises InvalidTask: naming the parameter and the fix.
     """
     for name, rule in (rules or {}).items():
         for parameter, change in (rule or {}).items():
+            if name != _MAX and (option := _option_instead(parameter, request)):
+                raise InvalidTask(
+                    f"retry_with: {name}: {parameter} would have no effect, as additional_parameters has {option!r}; "
+                    "request that in slurm itself",
+                    at=("retry_with", name, Key(parameter)),
+                )
             if parameter not in AMOUNTS or isinstance(change, str):
                 continue
             requested = _requested(parameter, request)
@@ -134,11 +140,16 @@ def reject_missing_amounts(rules: Optional[Mapping[str, Any]], request: Mapping[
 def without_missing_amounts(
     rules: Optional[Mapping[str, Any]], request: Mapping[str, Any]
 ) -> Optional[Mapping[str, Any]]:
-    """Return rules without factors of parameters that are not requested, for rules that many tasks share."""
+    """Return rules without factors of parameters that are not requested, for rules that many tasks share.
+
+    Likewise without changes that have no effect, as ``additional_parameters`` have an option of the same meaning.
+    """
     if not rules:
         return rules
 
     def applies(parameter: str, change: Any) -> bool:
+        if _option_instead(parameter, request):
+            return False
         return parameter not in AMOUNTS or isinstance(change, str) or _can_multiply(parameter, request)
 
     return {
@@ -381,6 +392,19 @@ def _advice(parameter: str, request: Mapping[str, Any]) -> str:
     if instead := _instead(parameter, request):
         return f"it requests {instead!r}: name that"
     return f"add {parameter} to slurm, or leave it out here"
+
+
+def _option_instead(parameter: str, request: Mapping[str, Any]) -> Optional[str]:
+    """Return the option among ``additional_parameters`` that takes precedence over a parameter, or excludes it.
+
+    sbatch accepts abbreviated options.
+    """
+    options = request.get("additional_parameters")
+    name = "exclude" if parameter == _EXCLUDE_NODE else parameter
+    if name not in CHANGEABLE or not isinstance(options, Mapping):
+        return None
+    names = [other.replace("_", "-") for group in same_meaning(name) for other in group]
+    return next((each for each in options if any(other.startswith(each.replace("_", "-")) for other in names)), None)
 
 
 def _instead(parameter: str, request: Mapping[str, Any]) -> Optional[str]:

@@ -51,7 +51,8 @@ _BAD_OPTION = 255
 _BAD_SCRIPT = re.compile(
     r"line \d+: (Unmatched|Unexpected) |Failed to validate job spec|This does not look like a batch script|"
     r"Batch script (contains DOS line breaks|is empty)|^Invalid (generic resource|numeric value|--)|"
-    r"^invalid number of nodes|^unrecognized --|but did not request any GPU|error opening file|^Bad rlimit name"
+    r"^invalid number of nodes|^unrecognized --|but did not request any GPU|error opening file|^Bad rlimit name|"
+    r"are mutually exclusive\.?$"
 )
 
 

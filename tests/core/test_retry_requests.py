@@ -220,6 +220,12 @@ def test_invalid_rules_raise(value, message):
         (MEMORY, {}, "mem_gb cannot be multiplied, as the task does not request it; add mem_gb to slurm, or leave it"),
         (MEMORY, {"mem_per_cpu": "1G"}, "the task does not request it; it requests 'mem_per_cpu': name that"),
         ({"SlurmTimeout": {"time": 2}}, {"time": "UNLIMITED"}, "time='UNLIMITED' cannot be multiplied"),
+        (MEMORY, {"mem_gb": 16, "additional_parameters": {"mem-per-cpu": "1G"}},
+         "SlurmOutOfMemory: mem_gb would have no effect, as additional_parameters has 'mem-per-cpu'; request that in"),
+        ({"SlurmPreempted": {"partition": "main"}}, {"additional_parameters": {"partition": "low"}},
+         "partition would have no effect, as additional_parameters has 'partition'"),
+        ({"SlurmNodeFailure": {"exclude_node": True}}, {"additional_parameters": {"exclude": "n2"}},
+         "exclude_node would have no effect, as additional_parameters has 'exclude'"),
         ({"SlurmTimeout": {"time": 2}}, {"time": "0"}, "time='0' cannot be multiplied; request a number"),
         (MEMORY, {"mem": "0"}, "mem='0' cannot be multiplied; request a number"),
         (MEMORY, {"mem_gb": 41}, "max: mem_gb must be at least the task's own mem_gb=41, got 40"),
@@ -244,6 +250,13 @@ def test_shared_rules_leave_out_amounts_that_a_task_does_not_request():
     rules = {"SlurmOutOfMemory": {"mem_gb": 2.0, "partition": "big"}, "max": {"mem_gb": 40}}
     assert without_missing_amounts(rules, {"nodes": 2})["SlurmOutOfMemory"] == {"partition": "big"}
     assert without_missing_amounts(rules, {"mem": "4G"}) == rules
+
+
+def test_shared_rules_leave_out_changes_that_have_no_effect():
+    """sbatch takes the options of additional_parameters, so a log line about the change would be false."""
+    rules = {"SlurmPreempted": {"partition": "main", "tries": 2, "exclude_node": True}}
+    asked = {"additional_parameters": {"partition": "low", "gres": "gpu:1", "exclusive": True}}
+    assert without_missing_amounts(rules, asked) == {"SlurmPreempted": {"tries": 2, "exclude_node": True}}
 
 
 def test_rules_are_merged_error_by_error_and_limits_by_parameter():

@@ -87,6 +87,7 @@ REFUSALS = [
         "Requested mem_per_tres=gres:gpu:1024 but did not request any GPU.",
         "Invalid generic resource (gres) specification",
     ),
+    printed("--mem, --mem-per-cpu, and --mem-per-gpu are mutually exclusive.", level="fatal: "),
     printed('Invalid numeric value "zz" for --ntasks.'),
     printed("Invalid --bbf specification"),
     printed("invalid number of nodes (-N 2-1)"),
