@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,8 @@ def test_accounting_is_queried_once_and_saved(
     started = [jobs.start(HOLDS, slurm={"mem_gb": 0.25, "nodes": nodes}) for nodes in (1, 2)]
     for job in started:
         job.expect_start()
+        elapsed = partial(slurm.command, "squeue", "-h", "-o", "%M", "-j", job.id)
+        slurm.until(lambda elapsed=elapsed: elapsed().strip() != "0:00", "the first second in accounting")
         finish(job)
     for job in started:
         job.succeeds()
