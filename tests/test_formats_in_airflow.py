@@ -13,6 +13,7 @@ from airflow.sdk.module_loading import import_string
 from airflow_provider_sewer.core import errors, formats
 from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.core.formats import Format
+from airflow_provider_sewer.core.serialization import slurm_of_data
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.operators import paths, upstream_runs
 from airflow_provider_sewer.slurm.job import Job
@@ -131,7 +132,7 @@ def test_trigger_of_format_1_is_made_and_written(name: str, path: str, kind: typ
 
 def test_trigger_reads_its_settings() -> None:
     """Setting by setting."""
-    settings = SlurmJobTrigger(**in_airflow("job_trigger"))._slurm
+    settings = slurm_of_data(SlurmJobTrigger(**in_airflow("job_trigger")).serialize()[1]["settings"])
 
     assert settings == SlurmSettings(
         {}, "/runs", "slurm", True, 5.0, 60.0, True, "cancel_job", False, None, ("InvalidQOS",), 300.0, 86400.0, True,

@@ -79,9 +79,10 @@ def all_of(drill: int, folder: Path) -> dict[psutil.Process, str]:
     keepers = [
         process for process in psutil.process_iter(["cmdline"]) if str(cluster) in (process.info["cmdline"] or [])
     ]
-    tops = [psutil.Process(drill), *keepers]
     processes = {}
-    for process in [process for top in tops for process in [top, *top.children(recursive=True)]]:
-        with suppress(psutil.NoSuchProcess):
-            processes[process] = process.name()
+    for top in [psutil.Process(drill), *keepers]:
+        with suppress(psutil.NoSuchProcess):  # the drill itself ends some of them
+            for process in [top, *top.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    processes[process] = process.name()
     return processes

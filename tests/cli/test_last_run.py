@@ -147,7 +147,7 @@ def test_logs_follow_waits_for_next_run(former: str, sppe) -> None:
     sppe.tasks(first="print('old')")
     if former == "the run of ":
         sppe.run("run")
-    sppe.write("first_module.py", "print('new')")
+    sppe.write("first_module.py", "print('another')")
     follower = sppe.start("logs", "first", "-f")
     assert f"sppe: {former}" in (line := follower.stderr.readline())
     assert "; waiting for the next one" in line
@@ -155,7 +155,7 @@ def test_logs_follow_waits_for_next_run(former: str, sppe) -> None:
     sppe.run("run")
 
     printed, _ = follower.communicate(timeout=60)
-    assert "stdout| new\n" in printed
+    assert "stdout| another\n" in printed
     assert "stdout| old\n" not in printed
 
 

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_sewer.execution.output import Stream
+from airflow_provider_sewer.execution.output import LineSplitter, Stream
 from airflow_provider_sewer.execution.process import Exit
 from tests.execution.commands import Collected, drop, holding, process
 
@@ -53,7 +54,7 @@ def test_follow_forwards_lines_while_command_runs(lifeline, background) -> None:
 @pytest.mark.parametrize(("text", "stream"), [("\repoch 1", "stderr"), ("...", "stderr"), ("Continue? ", "stdout")])
 def test_follow_forwards_partial_line_in_pause(text: str, stream: str, lifeline, background, monkeypatch) -> None:
     """The process writes nothing more until its partial line has been forwarded."""
-    monkeypatch.setattr("airflow_provider_sewer.execution.output.PATIENCE", 0.6)  # of which 0.5 are a pause
+    monkeypatch.setattr("airflow_provider_sewer.execution.process.LineSplitter", partial(LineSplitter, patience=0.6))
     sink = Collected()
     running = holding(f"sys.{stream}.write({text!r}); sys.{stream}.flush(); signal.pause()", lifeline, grace=0)
 
@@ -67,7 +68,7 @@ def test_follow_forwards_partial_line_in_pause(text: str, stream: str, lifeline,
 
 def test_follow_batches_redrawn_line(monkeypatch) -> None:
     """It is redrawn some thousand times; all of it arrives, in few pieces."""
-    monkeypatch.setattr("airflow_provider_sewer.execution.output.PATIENCE", 0.2)
+    monkeypatch.setattr("airflow_provider_sewer.execution.process.LineSplitter", partial(LineSplitter, patience=0.2))
     sink = Collected()
     source = """
         import sys, time

@@ -361,7 +361,7 @@ def test_every_field_of_a_task_is_exported_or_rejected():
         "workdir", "depends_on", "products", "dependencies", "stdin", "stdout", "tags", "doc", "slurm",
     }  # fmt: skip
     rejected = {"inherit_env", "run_when", "resources", "operator_kwargs"}
-    without_meaning = {"compare", "stale_with", "group", "run_on", "self", "unknown"}
+    without_meaning = {"compare", "stale_with", "group", "run_on", "retry_with", "self", "unknown"}
     assert set(inspect.signature(Task.__init__).parameters) == exported | rejected | without_meaning
 
 
