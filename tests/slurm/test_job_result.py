@@ -144,6 +144,12 @@ def test_out_of_memory_state_raises_slurm_out_of_memory(jobs) -> None:
 
 
 HOLDS = "held = b'x' * (400 << 20)"
+#: The job script looks for an srun of the module at intervals, and notes it in this file.
+WHEN_SEEN = """
+import os, time
+while not os.path.exists(os.path.join(os.path.dirname(os.environ["SEWER_RESULT_FILE"]), "steps")):
+    time.sleep(0.05)
+"""
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,7 @@ HOLDS = "held = b'x' * (400 << 20)"
     [
         (HOLDS, False),
         (HOLDS, True),
-        (f"import subprocess; sys.exit(subprocess.call(['srun', sys.executable, '-c', {HOLDS!r}]))", False),
+        (f"import subprocess; sys.exit(subprocess.call(['srun', sys.executable, '-c', {WHEN_SEEN + HOLDS!r}]))", False),
     ],
     ids=["plain", "under srun", "with an srun of its own"],
 )
