@@ -31,7 +31,7 @@ _VOLUME = option(
     group=ARGO,
     setting="argo_volume_claim",
     metavar="CLAIM[:PATH]",
-    help="Mount this claim at PATH, /work by default, for all files. [default: pass products as artifacts]",
+    help="Mount this claim at PATH, /workspace by default, for all files. [default: pass products as artifacts]",
 )
 _NAMESPACE = option(
     "--namespace", group=ARGO, setting="argo_namespace", help="Kubernetes namespace. [default: $ARGO_NAMESPACE]"

@@ -210,7 +210,7 @@ class Interpreter:
     def moved(self, text: str, pod: Path) -> str:
         """Return the JSON of a template with the folders of its pod; the volume is shared."""
         work = self.folder / "volume" if "volumes" in self.spec else pod / "work"
-        places = {"/work": str(work), "/sewer/": f"{pod}/sewer/", "/tmp/": f"{pod}/tmp/"}
+        places = {"/workspace": str(work), "/sewer/": f"{pod}/sewer/", "/tmp/": f"{pod}/tmp/"}
         return re.sub(f'(?<=")({"|".join(places)})', lambda found: places[found[1]], text)
 
     def scope(self) -> dict[str, str]:

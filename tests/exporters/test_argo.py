@@ -214,7 +214,7 @@ def test_products_pass_as_artifacts(manifest, run):
         ARTIFACTS,
     )
     assert json.loads(run(data).output["b"]) == ["written", []]
-    assert container(data, "b")["inputs"]["artifacts"] == [{"name": "dependency-0", "path": "/work/build/a.txt"}]
+    assert container(data, "b")["inputs"]["artifacts"] == [{"name": "dependency-0", "path": "/workspace/build/a.txt"}]
 
 
 @pytest.mark.parametrize("target", [VOLUME, ARTIFACTS])

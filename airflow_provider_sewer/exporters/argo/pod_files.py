@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.workflow import Workflow
 
 #: Folder in pods that stands for the folder of the workflow file.
-MOUNT = "/work"
+MOUNT = "/workspace"
 
 
 class Volume(NamedTuple):
